@@ -1,0 +1,72 @@
+"""Every limit of the system in one place. Sizes are bytes of UTF-8 or of the encoded form.
+
+A limit is checked before memory is spent on what it limits, and the error names it.
+"""
+
+from __future__ import annotations
+
+# --- names and values ---------------------------------------------------------------------
+NAME_BYTES_MAX = 256
+"""Namespace, group, service, pattern and instance id, each."""
+HOST_BYTES_MAX = 255
+ZONE_BYTES_MAX = 128
+VERSION_BYTES_MAX = 128
+WEIGHT_MAX = 10_000.0
+METADATA_PAIRS_MAX = 64
+METADATA_KEY_BYTES_MAX = 128
+METADATA_VALUE_BYTES_MAX = 4096
+INSTANCE_BYTES_MAX = 16 << 10
+"""One encoded instance, all of it."""
+CLIENT_NAME_BYTES_MAX = 128
+
+# --- messages -----------------------------------------------------------------------------
+FRAME_HEADER_BYTES = 12
+FRAME_BODY_BYTES_MAX = 1 << 20
+"""What a receiver accepts in one frame. A node sends at most `FRAME_CHUNK_BYTES`."""
+FRAME_CHUNK_BYTES = 256 << 10
+"""A longer body is sent as several frames, so that a heartbeat can pass between them."""
+MESSAGE_BYTES_MAX = 256 << 20
+"""What a client accepts as one message put together from several frames."""
+REGISTER_BATCH_MAX = 1000
+LIST_PAGE_MAX = 1000
+
+# --- a service, a session, a shard --------------------------------------------------------
+INSTANCES_PER_SERVICE_MAX = 100_000
+INSTANCES_PER_SESSION_MAX = 100_000
+ADMIN_STATES_PER_SERVICE_MAX = 10_000
+"""Instances an operator took out of service, remembered even while they are not registered."""
+SUBSCRIPTIONS_PER_SESSION_MAX = 10_000
+SERVICES_PER_PATTERN_MAX = 100_000
+HISTORY_CHANGES_PER_SHARD = 4096
+"""Changes kept for subscribers that resume; older ones take a snapshot."""
+
+# --- connections and queues ---------------------------------------------------------------
+CONNECTIONS_MAX = 100_000
+HELLO_TIMEOUT_MS = 5_000
+IN_FLIGHT_PER_CONNECTION_MAX = 1024
+"""Requests waiting for the log on one connection. More: `OverloadedError`."""
+UNCOMMITTED_ENTRIES_MAX = 65_536
+UNCOMMITTED_BYTES_MAX = 64 << 20
+"""What waits for the log on the whole node. More: `OverloadedError`."""
+BATCH_ENTRIES_MAX = 4096
+BATCH_BYTES_MAX = 8 << 20
+"""One write to the log."""
+OUTBOUND_SOFT_BYTES = 1 << 20
+"""Beyond it a connection's deltas collapse to snapshots and its requests are refused."""
+OUTBOUND_HARD_BYTES = 64 << 20
+"""Beyond it a connection that does not read is closed."""
+OUTBOUND_STALL_MS = 30_000
+"""A connection that takes no byte of a full buffer for so long is closed."""
+FAN_OUT_SLICE = 512
+"""Subscribers written to before the loop gets a turn."""
+
+# --- client -------------------------------------------------------------------------------
+CLIENT_IN_FLIGHT_MAX = 4096
+CLIENT_CHANGES_QUEUED_MAX = 1024
+"""Changes a subscription keeps for a caller that does not read them; older ones merge."""
+CLIENT_CACHE_BYTES_MAX = 256 << 20
+
+# --- storage ------------------------------------------------------------------------------
+WAL_SEGMENT_BYTES = 64 << 20
+WAL_RECORD_BYTES_MAX = 1 << 20
+SNAPSHOT_CHUNK_BYTES = 256 << 10
