@@ -1,0 +1,1 @@
+"""Framed connections over asyncio: bounded, with deadlines, the same on node and client."""

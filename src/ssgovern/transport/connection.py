@@ -1,0 +1,117 @@
+"""A connection that speaks frames.
+
+Knows the protocol's framing and the limits of what may wait to be sent; knows no message. What
+arrives is handed to `on_frame` synchronously, in order, within one turn of the loop. Protocol
+garbage closes this connection and nothing more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import cast
+
+from ssgovern import limits
+from ssgovern.errors import RemoteProtocolError
+from ssgovern.wire.frames import Frame, FrameReader
+
+
+class FrameConnection(asyncio.Protocol):
+    """Base of both ends. Subclasses implement the `on_` methods."""
+
+    __slots__ = ("_reader", "_write_paused", "peer", "transport")
+
+    def __init__(self, body_bytes_max: int = limits.FRAME_BODY_BYTES_MAX) -> None:
+        self._reader = FrameReader(body_bytes_max)
+        self._write_paused = False
+        self.transport: asyncio.Transport | None = None
+        self.peer = ""
+
+    # --- for subclasses --------------------------------------------------------------------
+
+    def on_open(self) -> None:
+        """The connection is usable."""
+
+    def on_frame(self, frame: Frame) -> None:
+        """A frame arrived. May raise RemoteProtocolError, which closes the connection."""
+        raise NotImplementedError
+
+    def on_protocol_error(self, error: RemoteProtocolError) -> None:
+        """The peer sent garbage. The connection is closed after this call."""
+
+    def on_writable(self) -> None:
+        """What waited to be sent fell below the soft limit again."""
+
+    def on_closed(self, cause: Exception | None) -> None:
+        """The connection is gone; nothing more is delivered."""
+
+    # --- sending ---------------------------------------------------------------------------
+
+    @property
+    def is_open(self) -> bool:
+        """Whether frames can be sent."""
+        return self.transport is not None and not self.transport.is_closing()
+
+    @property
+    def outbound_bytes(self) -> int:
+        """Bytes handed over for sending that the system has not taken yet."""
+        return 0 if self.transport is None else self.transport.get_write_buffer_size()
+
+    @property
+    def is_congested(self) -> bool:
+        """Whether more than the soft limit waits to be sent."""
+        return self._write_paused
+
+    def send(self, data: bytes) -> None:
+        """Queue encoded frames for sending; silently dropped if the connection is closing."""
+        transport = self.transport
+        if transport is not None and not transport.is_closing():
+            transport.write(data)
+
+    def send_all(self, chunks: Sequence[bytes]) -> None:
+        """Queue several pieces that must stay together."""
+        transport = self.transport
+        if transport is not None and not transport.is_closing():
+            transport.writelines(chunks)
+
+    def close(self) -> None:
+        """Close after what is queued has been sent."""
+        if self.transport is not None:
+            self.transport.close()
+
+    def abort(self) -> None:
+        """Close at once, dropping what is queued."""
+        if self.transport is not None:
+            self.transport.abort()
+
+    # --- asyncio.Protocol ------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        # uvloop's transports do not derive from asyncio.Transport, hence the cast.
+        self.transport = cast("asyncio.Transport", transport)
+        self.transport.set_write_buffer_limits(
+            high=limits.OUTBOUND_SOFT_BYTES, low=limits.OUTBOUND_SOFT_BYTES // 4
+        )
+        peer = transport.get_extra_info("peername")
+        self.peer = f"{peer[0]}:{peer[1]}" if peer else "?"
+        self.on_open()
+
+    def data_received(self, data: bytes) -> None:
+        reader = self._reader
+        reader.receive_data(data)
+        try:
+            while (frame := reader.next_frame()) is not None:
+                self.on_frame(frame)
+        except RemoteProtocolError as error:
+            self.on_protocol_error(error)
+            self.abort()
+
+    def pause_writing(self) -> None:
+        self._write_paused = True
+
+    def resume_writing(self) -> None:
+        self._write_paused = False
+        self.on_writable()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.on_closed(exc)

@@ -1,0 +1,382 @@
+from ssgovern.wire.pb import model_pb2 as _model_pb2
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class Role(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    ROLE_CLIENT: _ClassVar[Role]
+    ROLE_PEER: _ClassVar[Role]
+ROLE_CLIENT: Role
+ROLE_PEER: Role
+
+class Error(_message.Message):
+    __slots__ = ("code", "retry", "message", "fields")
+    class FieldsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    CODE_FIELD_NUMBER: _ClassVar[int]
+    RETRY_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    FIELDS_FIELD_NUMBER: _ClassVar[int]
+    code: int
+    retry: int
+    message: str
+    fields: _containers.ScalarMap[str, str]
+    def __init__(self, code: _Optional[int] = ..., retry: _Optional[int] = ..., message: _Optional[str] = ..., fields: _Optional[_Mapping[str, str]] = ...) -> None: ...
+
+class HelloRequest(_message.Message):
+    __slots__ = ("version_min", "version_max", "role", "client_name", "session_id", "session_secret")
+    VERSION_MIN_FIELD_NUMBER: _ClassVar[int]
+    VERSION_MAX_FIELD_NUMBER: _ClassVar[int]
+    ROLE_FIELD_NUMBER: _ClassVar[int]
+    CLIENT_NAME_FIELD_NUMBER: _ClassVar[int]
+    SESSION_ID_FIELD_NUMBER: _ClassVar[int]
+    SESSION_SECRET_FIELD_NUMBER: _ClassVar[int]
+    version_min: int
+    version_max: int
+    role: Role
+    client_name: str
+    session_id: bytes
+    session_secret: bytes
+    def __init__(self, version_min: _Optional[int] = ..., version_max: _Optional[int] = ..., role: _Optional[_Union[Role, str]] = ..., client_name: _Optional[str] = ..., session_id: _Optional[bytes] = ..., session_secret: _Optional[bytes] = ...) -> None: ...
+
+class HelloResponse(_message.Message):
+    __slots__ = ("version", "cluster_id", "node_id", "node_name", "resumed", "session_ttl_ms", "heartbeat_interval_ms", "map_version")
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    CLUSTER_ID_FIELD_NUMBER: _ClassVar[int]
+    NODE_ID_FIELD_NUMBER: _ClassVar[int]
+    NODE_NAME_FIELD_NUMBER: _ClassVar[int]
+    RESUMED_FIELD_NUMBER: _ClassVar[int]
+    SESSION_TTL_MS_FIELD_NUMBER: _ClassVar[int]
+    HEARTBEAT_INTERVAL_MS_FIELD_NUMBER: _ClassVar[int]
+    MAP_VERSION_FIELD_NUMBER: _ClassVar[int]
+    version: int
+    cluster_id: bytes
+    node_id: int
+    node_name: str
+    resumed: bool
+    session_ttl_ms: int
+    heartbeat_interval_ms: int
+    map_version: int
+    def __init__(self, version: _Optional[int] = ..., cluster_id: _Optional[bytes] = ..., node_id: _Optional[int] = ..., node_name: _Optional[str] = ..., resumed: _Optional[bool] = ..., session_ttl_ms: _Optional[int] = ..., heartbeat_interval_ms: _Optional[int] = ..., map_version: _Optional[int] = ...) -> None: ...
+
+class HeartbeatRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class HeartbeatResponse(_message.Message):
+    __slots__ = ("map_version",)
+    MAP_VERSION_FIELD_NUMBER: _ClassVar[int]
+    map_version: int
+    def __init__(self, map_version: _Optional[int] = ...) -> None: ...
+
+class GoodbyeRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class GoodbyeResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class Registration(_message.Message):
+    __slots__ = ("service", "instance")
+    SERVICE_FIELD_NUMBER: _ClassVar[int]
+    INSTANCE_FIELD_NUMBER: _ClassVar[int]
+    service: _model_pb2.ServiceKey
+    instance: _model_pb2.Instance
+    def __init__(self, service: _Optional[_Union[_model_pb2.ServiceKey, _Mapping]] = ..., instance: _Optional[_Union[_model_pb2.Instance, _Mapping]] = ...) -> None: ...
+
+class RegisterRequest(_message.Message):
+    __slots__ = ("registrations",)
+    REGISTRATIONS_FIELD_NUMBER: _ClassVar[int]
+    registrations: _containers.RepeatedCompositeFieldContainer[Registration]
+    def __init__(self, registrations: _Optional[_Iterable[_Union[Registration, _Mapping]]] = ...) -> None: ...
+
+class RegisterResult(_message.Message):
+    __slots__ = ("instance_id", "epoch", "revision", "error")
+    INSTANCE_ID_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    instance_id: str
+    epoch: int
+    revision: int
+    error: Error
+    def __init__(self, instance_id: _Optional[str] = ..., epoch: _Optional[int] = ..., revision: _Optional[int] = ..., error: _Optional[_Union[Error, _Mapping]] = ...) -> None: ...
+
+class RegisterResponse(_message.Message):
+    __slots__ = ("results",)
+    RESULTS_FIELD_NUMBER: _ClassVar[int]
+    results: _containers.RepeatedCompositeFieldContainer[RegisterResult]
+    def __init__(self, results: _Optional[_Iterable[_Union[RegisterResult, _Mapping]]] = ...) -> None: ...
+
+class DeregisterRequest(_message.Message):
+    __slots__ = ("service", "instance_id", "any_owner", "if_revision")
+    SERVICE_FIELD_NUMBER: _ClassVar[int]
+    INSTANCE_ID_FIELD_NUMBER: _ClassVar[int]
+    ANY_OWNER_FIELD_NUMBER: _ClassVar[int]
+    IF_REVISION_FIELD_NUMBER: _ClassVar[int]
+    service: _model_pb2.ServiceKey
+    instance_id: str
+    any_owner: bool
+    if_revision: int
+    def __init__(self, service: _Optional[_Union[_model_pb2.ServiceKey, _Mapping]] = ..., instance_id: _Optional[str] = ..., any_owner: _Optional[bool] = ..., if_revision: _Optional[int] = ...) -> None: ...
+
+class DeregisterResponse(_message.Message):
+    __slots__ = ("epoch", "revision", "removed")
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    REMOVED_FIELD_NUMBER: _ClassVar[int]
+    epoch: int
+    revision: int
+    removed: bool
+    def __init__(self, epoch: _Optional[int] = ..., revision: _Optional[int] = ..., removed: _Optional[bool] = ...) -> None: ...
+
+class UpdateRequest(_message.Message):
+    __slots__ = ("service", "instance_id", "any_owner", "if_revision", "change")
+    SERVICE_FIELD_NUMBER: _ClassVar[int]
+    INSTANCE_ID_FIELD_NUMBER: _ClassVar[int]
+    ANY_OWNER_FIELD_NUMBER: _ClassVar[int]
+    IF_REVISION_FIELD_NUMBER: _ClassVar[int]
+    CHANGE_FIELD_NUMBER: _ClassVar[int]
+    service: _model_pb2.ServiceKey
+    instance_id: str
+    any_owner: bool
+    if_revision: int
+    change: InstanceChange
+    def __init__(self, service: _Optional[_Union[_model_pb2.ServiceKey, _Mapping]] = ..., instance_id: _Optional[str] = ..., any_owner: _Optional[bool] = ..., if_revision: _Optional[int] = ..., change: _Optional[_Union[InstanceChange, _Mapping]] = ...) -> None: ...
+
+class InstanceChange(_message.Message):
+    __slots__ = ("weight", "status", "out_of_service", "metadata_set", "metadata_remove", "metadata_clear")
+    class MetadataSetEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    WEIGHT_FIELD_NUMBER: _ClassVar[int]
+    STATUS_FIELD_NUMBER: _ClassVar[int]
+    OUT_OF_SERVICE_FIELD_NUMBER: _ClassVar[int]
+    METADATA_SET_FIELD_NUMBER: _ClassVar[int]
+    METADATA_REMOVE_FIELD_NUMBER: _ClassVar[int]
+    METADATA_CLEAR_FIELD_NUMBER: _ClassVar[int]
+    weight: float
+    status: _model_pb2.Status
+    out_of_service: bool
+    metadata_set: _containers.ScalarMap[str, str]
+    metadata_remove: _containers.RepeatedScalarFieldContainer[str]
+    metadata_clear: bool
+    def __init__(self, weight: _Optional[float] = ..., status: _Optional[_Union[_model_pb2.Status, str]] = ..., out_of_service: _Optional[bool] = ..., metadata_set: _Optional[_Mapping[str, str]] = ..., metadata_remove: _Optional[_Iterable[str]] = ..., metadata_clear: _Optional[bool] = ...) -> None: ...
+
+class UpdateResponse(_message.Message):
+    __slots__ = ("epoch", "revision", "instance")
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    INSTANCE_FIELD_NUMBER: _ClassVar[int]
+    epoch: int
+    revision: int
+    instance: _model_pb2.Instance
+    def __init__(self, epoch: _Optional[int] = ..., revision: _Optional[int] = ..., instance: _Optional[_Union[_model_pb2.Instance, _Mapping]] = ...) -> None: ...
+
+class GetRequest(_message.Message):
+    __slots__ = ("service",)
+    SERVICE_FIELD_NUMBER: _ClassVar[int]
+    service: _model_pb2.ServiceKey
+    def __init__(self, service: _Optional[_Union[_model_pb2.ServiceKey, _Mapping]] = ...) -> None: ...
+
+class GetResponse(_message.Message):
+    __slots__ = ("epoch", "revision", "instances")
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    INSTANCES_FIELD_NUMBER: _ClassVar[int]
+    epoch: int
+    revision: int
+    instances: _containers.RepeatedCompositeFieldContainer[_model_pb2.Instance]
+    def __init__(self, epoch: _Optional[int] = ..., revision: _Optional[int] = ..., instances: _Optional[_Iterable[_Union[_model_pb2.Instance, _Mapping]]] = ...) -> None: ...
+
+class ListServicesRequest(_message.Message):
+    __slots__ = ("namespace", "group", "prefix", "page_size", "page_token")
+    NAMESPACE_FIELD_NUMBER: _ClassVar[int]
+    GROUP_FIELD_NUMBER: _ClassVar[int]
+    PREFIX_FIELD_NUMBER: _ClassVar[int]
+    PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
+    PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    namespace: str
+    group: str
+    prefix: str
+    page_size: int
+    page_token: str
+    def __init__(self, namespace: _Optional[str] = ..., group: _Optional[str] = ..., prefix: _Optional[str] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ...) -> None: ...
+
+class ServiceSummary(_message.Message):
+    __slots__ = ("service", "instances", "available", "revision")
+    SERVICE_FIELD_NUMBER: _ClassVar[int]
+    INSTANCES_FIELD_NUMBER: _ClassVar[int]
+    AVAILABLE_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    service: _model_pb2.ServiceKey
+    instances: int
+    available: int
+    revision: int
+    def __init__(self, service: _Optional[_Union[_model_pb2.ServiceKey, _Mapping]] = ..., instances: _Optional[int] = ..., available: _Optional[int] = ..., revision: _Optional[int] = ...) -> None: ...
+
+class ListServicesResponse(_message.Message):
+    __slots__ = ("services", "next_page_token")
+    SERVICES_FIELD_NUMBER: _ClassVar[int]
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    services: _containers.RepeatedCompositeFieldContainer[ServiceSummary]
+    next_page_token: str
+    def __init__(self, services: _Optional[_Iterable[_Union[ServiceSummary, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
+
+class Pattern(_message.Message):
+    __slots__ = ("namespace", "group", "prefix")
+    NAMESPACE_FIELD_NUMBER: _ClassVar[int]
+    GROUP_FIELD_NUMBER: _ClassVar[int]
+    PREFIX_FIELD_NUMBER: _ClassVar[int]
+    namespace: str
+    group: str
+    prefix: str
+    def __init__(self, namespace: _Optional[str] = ..., group: _Optional[str] = ..., prefix: _Optional[str] = ...) -> None: ...
+
+class KnownService(_message.Message):
+    __slots__ = ("service", "epoch", "revision")
+    SERVICE_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    service: _model_pb2.ServiceKey
+    epoch: int
+    revision: int
+    def __init__(self, service: _Optional[_Union[_model_pb2.ServiceKey, _Mapping]] = ..., epoch: _Optional[int] = ..., revision: _Optional[int] = ...) -> None: ...
+
+class SubscribeRequest(_message.Message):
+    __slots__ = ("service", "pattern", "known")
+    SERVICE_FIELD_NUMBER: _ClassVar[int]
+    PATTERN_FIELD_NUMBER: _ClassVar[int]
+    KNOWN_FIELD_NUMBER: _ClassVar[int]
+    service: _model_pb2.ServiceKey
+    pattern: Pattern
+    known: _containers.RepeatedCompositeFieldContainer[KnownService]
+    def __init__(self, service: _Optional[_Union[_model_pb2.ServiceKey, _Mapping]] = ..., pattern: _Optional[_Union[Pattern, _Mapping]] = ..., known: _Optional[_Iterable[_Union[KnownService, _Mapping]]] = ...) -> None: ...
+
+class SubscribeResponse(_message.Message):
+    __slots__ = ("subscription_id",)
+    SUBSCRIPTION_ID_FIELD_NUMBER: _ClassVar[int]
+    subscription_id: int
+    def __init__(self, subscription_id: _Optional[int] = ...) -> None: ...
+
+class UnsubscribeRequest(_message.Message):
+    __slots__ = ("subscription_id",)
+    SUBSCRIPTION_ID_FIELD_NUMBER: _ClassVar[int]
+    subscription_id: int
+    def __init__(self, subscription_id: _Optional[int] = ...) -> None: ...
+
+class UnsubscribeResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class Snapshot(_message.Message):
+    __slots__ = ("service", "epoch", "revision", "instances")
+    SERVICE_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    INSTANCES_FIELD_NUMBER: _ClassVar[int]
+    service: _model_pb2.ServiceKey
+    epoch: int
+    revision: int
+    instances: _containers.RepeatedCompositeFieldContainer[_model_pb2.Instance]
+    def __init__(self, service: _Optional[_Union[_model_pb2.ServiceKey, _Mapping]] = ..., epoch: _Optional[int] = ..., revision: _Optional[int] = ..., instances: _Optional[_Iterable[_Union[_model_pb2.Instance, _Mapping]]] = ...) -> None: ...
+
+class Delta(_message.Message):
+    __slots__ = ("service", "epoch", "since", "revision", "upserted", "removed")
+    SERVICE_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    SINCE_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    UPSERTED_FIELD_NUMBER: _ClassVar[int]
+    REMOVED_FIELD_NUMBER: _ClassVar[int]
+    service: _model_pb2.ServiceKey
+    epoch: int
+    since: int
+    revision: int
+    upserted: _containers.RepeatedCompositeFieldContainer[_model_pb2.Instance]
+    removed: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, service: _Optional[_Union[_model_pb2.ServiceKey, _Mapping]] = ..., epoch: _Optional[int] = ..., since: _Optional[int] = ..., revision: _Optional[int] = ..., upserted: _Optional[_Iterable[_Union[_model_pb2.Instance, _Mapping]]] = ..., removed: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class Current(_message.Message):
+    __slots__ = ("service", "epoch", "revision")
+    SERVICE_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    service: _model_pb2.ServiceKey
+    epoch: int
+    revision: int
+    def __init__(self, service: _Optional[_Union[_model_pb2.ServiceKey, _Mapping]] = ..., epoch: _Optional[int] = ..., revision: _Optional[int] = ...) -> None: ...
+
+class StatusRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class StatusResponse(_message.Message):
+    __slots__ = ("node_name", "node_id", "cluster_id", "version", "uptime_ms", "shards", "services", "instances", "sessions", "connections", "subscriptions", "sessions_protected", "entries_committed", "wal_bytes", "wal_segments", "wal_batches", "wal_sync_us", "writes_refused", "map_version", "loop_stall_ms_max", "pushes", "expirations", "resident_bytes", "durability", "data_dir")
+    NODE_NAME_FIELD_NUMBER: _ClassVar[int]
+    NODE_ID_FIELD_NUMBER: _ClassVar[int]
+    CLUSTER_ID_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    UPTIME_MS_FIELD_NUMBER: _ClassVar[int]
+    SHARDS_FIELD_NUMBER: _ClassVar[int]
+    SERVICES_FIELD_NUMBER: _ClassVar[int]
+    INSTANCES_FIELD_NUMBER: _ClassVar[int]
+    SESSIONS_FIELD_NUMBER: _ClassVar[int]
+    CONNECTIONS_FIELD_NUMBER: _ClassVar[int]
+    SUBSCRIPTIONS_FIELD_NUMBER: _ClassVar[int]
+    SESSIONS_PROTECTED_FIELD_NUMBER: _ClassVar[int]
+    ENTRIES_COMMITTED_FIELD_NUMBER: _ClassVar[int]
+    WAL_BYTES_FIELD_NUMBER: _ClassVar[int]
+    WAL_SEGMENTS_FIELD_NUMBER: _ClassVar[int]
+    WAL_BATCHES_FIELD_NUMBER: _ClassVar[int]
+    WAL_SYNC_US_FIELD_NUMBER: _ClassVar[int]
+    WRITES_REFUSED_FIELD_NUMBER: _ClassVar[int]
+    MAP_VERSION_FIELD_NUMBER: _ClassVar[int]
+    LOOP_STALL_MS_MAX_FIELD_NUMBER: _ClassVar[int]
+    PUSHES_FIELD_NUMBER: _ClassVar[int]
+    EXPIRATIONS_FIELD_NUMBER: _ClassVar[int]
+    RESIDENT_BYTES_FIELD_NUMBER: _ClassVar[int]
+    DURABILITY_FIELD_NUMBER: _ClassVar[int]
+    DATA_DIR_FIELD_NUMBER: _ClassVar[int]
+    node_name: str
+    node_id: int
+    cluster_id: bytes
+    version: str
+    uptime_ms: int
+    shards: int
+    services: int
+    instances: int
+    sessions: int
+    connections: int
+    subscriptions: int
+    sessions_protected: int
+    entries_committed: int
+    wal_bytes: int
+    wal_segments: int
+    wal_batches: int
+    wal_sync_us: int
+    writes_refused: str
+    map_version: int
+    loop_stall_ms_max: int
+    pushes: int
+    expirations: int
+    resident_bytes: int
+    durability: str
+    data_dir: str
+    def __init__(self, node_name: _Optional[str] = ..., node_id: _Optional[int] = ..., cluster_id: _Optional[bytes] = ..., version: _Optional[str] = ..., uptime_ms: _Optional[int] = ..., shards: _Optional[int] = ..., services: _Optional[int] = ..., instances: _Optional[int] = ..., sessions: _Optional[int] = ..., connections: _Optional[int] = ..., subscriptions: _Optional[int] = ..., sessions_protected: _Optional[int] = ..., entries_committed: _Optional[int] = ..., wal_bytes: _Optional[int] = ..., wal_segments: _Optional[int] = ..., wal_batches: _Optional[int] = ..., wal_sync_us: _Optional[int] = ..., writes_refused: _Optional[str] = ..., map_version: _Optional[int] = ..., loop_stall_ms_max: _Optional[int] = ..., pushes: _Optional[int] = ..., expirations: _Optional[int] = ..., resident_bytes: _Optional[int] = ..., durability: _Optional[str] = ..., data_dir: _Optional[str] = ...) -> None: ...

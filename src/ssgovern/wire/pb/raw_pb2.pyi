@@ -1,0 +1,46 @@
+from ssgovern.wire.pb import model_pb2 as _model_pb2
+from google.protobuf.internal import containers as _containers
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class RawGetResponse(_message.Message):
+    __slots__ = ("epoch", "revision", "instances")
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    INSTANCES_FIELD_NUMBER: _ClassVar[int]
+    epoch: int
+    revision: int
+    instances: _containers.RepeatedScalarFieldContainer[bytes]
+    def __init__(self, epoch: _Optional[int] = ..., revision: _Optional[int] = ..., instances: _Optional[_Iterable[bytes]] = ...) -> None: ...
+
+class RawSnapshot(_message.Message):
+    __slots__ = ("service", "epoch", "revision", "instances")
+    SERVICE_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    INSTANCES_FIELD_NUMBER: _ClassVar[int]
+    service: _model_pb2.ServiceKey
+    epoch: int
+    revision: int
+    instances: _containers.RepeatedScalarFieldContainer[bytes]
+    def __init__(self, service: _Optional[_Union[_model_pb2.ServiceKey, _Mapping]] = ..., epoch: _Optional[int] = ..., revision: _Optional[int] = ..., instances: _Optional[_Iterable[bytes]] = ...) -> None: ...
+
+class RawDelta(_message.Message):
+    __slots__ = ("service", "epoch", "since", "revision", "upserted", "removed")
+    SERVICE_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    SINCE_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    UPSERTED_FIELD_NUMBER: _ClassVar[int]
+    REMOVED_FIELD_NUMBER: _ClassVar[int]
+    service: _model_pb2.ServiceKey
+    epoch: int
+    since: int
+    revision: int
+    upserted: _containers.RepeatedScalarFieldContainer[bytes]
+    removed: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, service: _Optional[_Union[_model_pb2.ServiceKey, _Mapping]] = ..., epoch: _Optional[int] = ..., since: _Optional[int] = ..., revision: _Optional[int] = ..., upserted: _Optional[_Iterable[bytes]] = ..., removed: _Optional[_Iterable[str]] = ...) -> None: ...
