@@ -48,7 +48,8 @@ def main() -> None:
         stale = [
             path.name
             for path in fresh
-            if not (TARGET / path.name).exists() or not filecmp.cmp(path, TARGET / path.name, False)
+            if not (TARGET / path.name).exists()
+            or not filecmp.cmp(path, TARGET / path.name, shallow=False)
         ]
     if stale:
         sys.exit(f"not generated from the current proto/: {', '.join(stale)}; run `make proto`")

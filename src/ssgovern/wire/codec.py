@@ -24,7 +24,7 @@ def decode(kind: type[M], body: bytes) -> M:
         return kind.FromString(body)
     except DecodeError:
         raise InvalidArgumentError(
-            f"the body is not a valid {kind.DESCRIPTOR.name}", message=kind.DESCRIPTOR.name
+            f"the body is not a valid {kind.DESCRIPTOR.name}", type=kind.DESCRIPTOR.name
         ) from None
 
 
@@ -62,7 +62,7 @@ def instance_to_wire(instance: Instance) -> model_pb2.Instance:
         host=instance.host,
         port=instance.port,
         weight=instance.weight,
-        status=model_pb2.Status.ValueType(instance.status),
+        status=model_pb2.Status.Name(instance.status),
         zone=instance.zone,
         version=instance.version,
         metadata=instance.metadata,

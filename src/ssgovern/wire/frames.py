@@ -103,7 +103,7 @@ class FrameReader:
         body_bytes = length - _REST_BYTES
         if body_bytes > self._body_bytes_max:
             raise RemoteProtocolError(
-                f"frame of {length} bytes: at most {self._body_bytes_max + _REST_BYTES} are allowed",
+                f"frame of {length} bytes: allowed are {self._body_bytes_max + _REST_BYTES}",
                 limit=self._body_bytes_max,
             )
         if body_bytes < 0 or not 1 <= kind <= 4 or flags & ~FLAG_MORE:
