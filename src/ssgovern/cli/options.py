@@ -1,0 +1,100 @@
+"""Options that all commands share, and how they reach a server."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Concatenate, ParamSpec, TypeVar
+
+import click
+
+from ssgovern.cli.exits import EXIT_OK
+
+DEFAULT_SERVER = "127.0.0.1:7420"
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Which server to talk to, about which names, and how to answer."""
+
+    server: str
+    namespace: str
+    group: str | None
+    timeout_s: float
+    json: bool
+
+    @property
+    def group_name(self) -> str:
+        """The group, where a command means exactly one."""
+        return self.group or "default"
+
+
+def client_command(
+    function: Callable[Concatenate[Target, P], Coroutine[object, object, int | None]],
+) -> Callable[P, int]:
+    """Give a coroutine the shared options as its first argument, and run it."""
+
+    @click.option(
+        "-s",
+        "--server",
+        envvar="SS_GOVERN_SERVER",
+        default=DEFAULT_SERVER,
+        show_default=True,
+        metavar="HOST:PORT",
+        help="Where to connect to; several with commas.  [env: SS_GOVERN_SERVER]",
+    )
+    @click.option(
+        "-n",
+        "--namespace",
+        envvar="SS_GOVERN_NAMESPACE",
+        default="default",
+        show_default=True,
+        help="Environment, isolated from all others.",
+    )
+    @click.option(
+        "-g", "--group", envvar="SS_GOVERN_GROUP", help="Group in it.  [default: default]"
+    )
+    @click.option(
+        "--timeout",
+        envvar="SS_GOVERN_TIMEOUT",
+        type=click.FloatRange(min=0, min_open=True, max=3600),
+        default=5.0,
+        show_default=True,
+        metavar="SECONDS",
+        help="How long to wait for an answer.",
+    )
+    @click.option("--json", "as_json", is_flag=True, help="Answer in JSON.")
+    @click.option("--debug", is_flag=True, help="Show where a failure came from.")
+    @functools.wraps(function)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> int:
+        options: dict[str, object] = dict(kwargs)
+        options.pop("debug")
+        target = Target(
+            server=str(options.pop("server")),
+            namespace=str(options.pop("namespace")),
+            group=None if (group := options.pop("group")) is None else str(group),
+            timeout_s=float(str(options.pop("timeout"))),
+            json=bool(options.pop("as_json")),
+        )
+        code = asyncio.run(function(target, *args, **options))  # type: ignore[arg-type]
+        return EXIT_OK if code is None else code
+
+    return wrapped
+
+
+def pairs(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
+    """Parse repeated `key=value` options."""
+    result: dict[str, str] = {}
+    for value in values:
+        key, equals, text = value.partition("=")
+        if not equals or not key:
+            raise click.BadParameter(f"{value!r} is not key=value", ctx, param)
+        if key in result:
+            raise click.BadParameter(f"{key!r} is given twice", ctx, param)
+        result[key] = text
+    return result
