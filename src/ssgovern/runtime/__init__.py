@@ -12,6 +12,10 @@ from collections.abc import Sequence
 from typing import Protocol
 
 
+class SyncError(OSError):
+    """A sync failed. Told apart because even its ENOSPC means lost bytes, not a full disk."""
+
+
 class Disk(Protocol):
     """One flat directory of append-only files.
 
@@ -25,7 +29,7 @@ class Disk(Protocol):
       to one writer per file.
 
     Errors are `OSError`, with the `errno` of the system (ENOSPC: the call may have written a
-    part of what it was given).
+    part of what it was given); those of syncing are `SyncError`.
     """
 
     def names(self) -> list[str]:
@@ -69,7 +73,7 @@ class Rng(Protocol):
 
     def uniform(self, a: float, b: float) -> float: ...
 
-    def randrange(self, stop: int) -> int: ...
+    def randrange(self, stop: int, /) -> int: ...
 
 
 class Runtime(Protocol):

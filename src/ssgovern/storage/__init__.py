@@ -1,0 +1,29 @@
+"""Formats and rules of what a node keeps on disk: the write-ahead log and the snapshots.
+
+Pure but for `async` functions that await a `ssgovern.runtime.Disk` and nothing else.
+"""
+
+from ssgovern.storage.format import (
+    ENTRY,
+    EPOCH,
+    IDENTITY_BYTES,
+    MARK,
+    LogEntry,
+    WalRecord,
+    epoch_promise,
+)
+from ssgovern.storage.recovery import RecoveryProgress
+from ssgovern.storage.wal import SegmentSize, Wal
+
+__all__ = [
+    "ENTRY",
+    "EPOCH",
+    "IDENTITY_BYTES",
+    "MARK",
+    "LogEntry",
+    "RecoveryProgress",
+    "SegmentSize",
+    "Wal",
+    "WalRecord",
+    "epoch_promise",
+]

@@ -1,0 +1,248 @@
+"""Reading the log back after a crash, and settling where it continues.
+
+Knows what survives a crash of the process and of the machine. Knows nothing of what entries
+mean; it hands them out in order and forgets them.
+
+The order of steps is the point of this module:
+
+1. The directory is synced before anything is believed or removed (`files.pin_names`).
+2. Every segment but the last is durable by construction: its successor was created only after
+   it had been synced. Any damage in it is a proven loss.
+3. In the last segment a record says how much was durable when it was written. Damage below the
+   highest such claim, also one found behind the damage, is a proven loss; the rest is a torn
+   tail, never acknowledged as durable, and is cut.
+4. What is kept but not proven is copied into a new, synced segment before the log is used: after
+   a failed sync the page cache shows bytes that are not on disk and a later sync succeeds
+   without writing them. The old file is not touched, so that a crash at any step repeats the
+   recovery from the same bytes.
+
+A proven loss raises `CorruptionError` and changes no segment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from ssgovern.errors import ConfigError, CorruptionError
+from ssgovern.model import LogPosition
+from ssgovern.runtime import Disk
+from ssgovern.storage.files import (
+    TEMPORARY_SUFFIX,
+    create_durably,
+    pin_names,
+    remove_if_there,
+    storage_failed,
+)
+from ssgovern.storage.format import (
+    ENTRY,
+    EPOCH,
+    MARK,
+    SEGMENT_HEADER_BYTES,
+    SegmentHeader,
+    WalRecord,
+    encode_records,
+    encode_segment_header,
+    epoch_promise,
+    parse_records,
+    salt_of,
+)
+from ssgovern.storage.reader import (
+    Piece,
+    SegmentFile,
+    SegmentReader,
+    find_segments,
+    is_segment_leftover,
+    segment_name,
+)
+
+
+class RecoveryProgress(NamedTuple):
+    segment: str
+    bytes_done: int
+    bytes_total: int
+    records: int
+
+
+@dataclass(slots=True)
+class Segment:
+    """A segment in use. `last`: per shard, the position of its last entry here, or a later one."""
+
+    sequence: int
+    base_lsn: int
+    file_bytes: int
+    last: dict[int, LogPosition] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        return segment_name(self.sequence)
+
+
+@dataclass(slots=True)
+class LogState:
+    """What is known of the log as a whole. `promises`: per shard, the highest epoch promised."""
+
+    identity: bytes
+    segments: list[Segment] = field(default_factory=list)
+    promises: dict[int, int] = field(default_factory=dict)
+    end_lsn: int = 0
+    synced_lsn: int = 0
+    proven_lsn: int = 0
+    """The highest synced LSN that stands in the log itself: what a reader could prove."""
+
+
+OnRecord = Callable[[WalRecord], None]
+OnProgress = Callable[[RecoveryProgress], Awaitable[None]]
+
+
+async def recover_log(
+    disk: Disk, *, identity: bytes, on_record: OnRecord, on_progress: OnProgress | None
+) -> LogState:
+    """Replay the whole log through `on_record` and make it fit for appending.
+
+    What `on_record` was given is durable only when this returns.
+    """
+    await pin_names(disk)
+    await _remove_leftovers(disk)
+    files = find_segments(disk)
+    _check_identity(files, identity)
+    state = LogState(identity)
+    replay = _Replay(state, on_record, on_progress, sum(file.file_bytes for file in files))
+    tail = b""
+    for file in files:
+        tail = await replay.segment(disk, file)
+    if not files:
+        await open_segment(disk, state)
+    elif tail or replay.torn:
+        await open_segment(disk, state, tail=tail)
+    # Else the last file ends exactly where its bytes are proven, and may be continued.
+    return state
+
+
+async def open_segment(disk: Disk, state: LogState, *, tail: bytes = b"") -> None:
+    """Create the next segment, durable, and make it the last of `state`.
+
+    It begins with `tail`, the records that stand last in the log without being proven, and
+    with every promise in force: so that promises outlive the segments they were made in.
+    Raises DiskFullError (nothing changed), StorageFailedError.
+    """
+    salt = salt_of(state.identity)
+    sequence = state.segments[-1].sequence + 1 if state.segments else 1
+    base_lsn = state.end_lsn - len(tail)
+    promises = [epoch_promise(shard, epoch) for shard, epoch in sorted(state.promises.items())]
+    content = tail + encode_records(promises, state.end_lsn, base_lsn, salt)
+    end_lsn = base_lsn + len(content)
+    header = SegmentHeader(state.identity, sequence, base_lsn, end_lsn)
+    encoded = encode_segment_header(header)
+    file_bytes = await create_durably(disk, segment_name(sequence), (encoded, content))
+    segment = Segment(sequence, base_lsn, file_bytes)
+    for record in parse_records(tail, base_lsn, salt).records:
+        if record.kind == ENTRY:
+            segment.last[record.shard] = record.position
+    state.segments.append(segment)
+    state.end_lsn = state.synced_lsn = state.proven_lsn = end_lsn
+
+
+class _Replay:
+    """One pass over all segments."""
+
+    def __init__(
+        self,
+        state: LogState,
+        on_record: OnRecord,
+        on_progress: OnProgress | None,
+        bytes_total: int,
+    ) -> None:
+        self._state = state
+        self._on_record = on_record
+        self._on_progress = on_progress
+        self._bytes_total = bytes_total
+        self._bytes_done = 0
+        self._records = 0
+        self.torn = False
+
+    async def segment(self, disk: Disk, file: SegmentFile) -> bytes:
+        """Replay one segment. Return the bytes of its records that are kept but not proven."""
+        state = self._state
+        segment = Segment(file.header.sequence, file.header.base_lsn, file.file_bytes)
+        state.segments.append(segment)
+        state.proven_lsn = max(state.proven_lsn, file.header.synced_lsn)
+        reader = SegmentReader(disk, file)
+        unproven: list[Piece] = []
+        while (piece := reader.next_piece()) is not None:
+            self._deliver(piece, segment)
+            if file.end_lsn is None:
+                unproven.append(piece)
+            while unproven and unproven[0].lsn + len(unproven[0].encoded) <= state.proven_lsn:
+                del unproven[0]
+            await self._report(segment.name, self._bytes_done + reader.offset)
+        self._bytes_done += file.file_bytes
+        self._judge_end(reader, file)
+        state.end_lsn = reader.lsn
+        state.synced_lsn = state.proven_lsn
+        if not unproven:
+            return b""
+        # These are the very bytes that were checked: a second look might find others, since
+        # pages that a failed sync left behind may be dropped at any time.
+        kept = b"".join(piece.encoded for piece in unproven)
+        return kept[max(0, state.proven_lsn - unproven[0].lsn) :]
+
+    def _deliver(self, piece: Piece, segment: Segment) -> None:
+        promises, last, deliver = self._state.promises, segment.last, self._on_record
+        proven_lsn = self._state.proven_lsn
+        for record in piece.records:
+            _, synced_lsn, kind, shard, epoch, revision, _ = record
+            if synced_lsn > proven_lsn:
+                proven_lsn = synced_lsn
+            if kind == ENTRY:
+                last[shard] = LogPosition(epoch, revision)
+            elif kind == EPOCH:
+                promises[shard] = max(epoch, promises.get(shard, 0))
+            elif kind == MARK:
+                continue
+            else:
+                raise CorruptionError(
+                    f"a record of unknown kind {kind}",
+                    segment=segment.name,
+                    offset=record.lsn - segment.base_lsn + SEGMENT_HEADER_BYTES,
+                    shard=shard,
+                )
+            deliver(record)
+        self._state.proven_lsn = proven_lsn
+        self._records += len(piece.records)
+
+    def _judge_end(self, reader: SegmentReader, file: SegmentFile) -> None:
+        if file.end_lsn is not None:
+            if reader.lsn != file.end_lsn:
+                raise reader.corruption("a record that was durable is damaged")
+            return
+        if reader.lsn < self._state.proven_lsn:
+            raise reader.corruption("a record that was durable is damaged or missing")
+        if reader.leftover_bytes and reader.find_proof() is not None:
+            raise reader.corruption("a record is damaged that a later one proves durable")
+        self.torn = reader.leftover_bytes > 0
+
+    async def _report(self, segment: str, bytes_done: int) -> None:
+        if self._on_progress is not None:
+            progress = RecoveryProgress(segment, bytes_done, self._bytes_total, self._records)
+            await self._on_progress(progress)
+
+
+async def _remove_leftovers(disk: Disk) -> None:
+    try:
+        for name in disk.names():
+            if is_segment_leftover(name, TEMPORARY_SUFFIX):
+                await remove_if_there(disk, name)
+    except OSError as error:
+        raise storage_failed("removing leftovers", error) from error
+
+
+def _check_identity(files: list[SegmentFile], identity: bytes) -> None:
+    for file in files:
+        if file.header.identity != identity:
+            raise ConfigError(
+                f"{file.name} was written by node {file.header.identity.hex()}, "
+                f"this is node {identity.hex()}: the data directory belongs to another node",
+                file=file.name,
+            )
