@@ -1,0 +1,171 @@
+"""Run the benchmark: `python -m benchmarks [--quick] [--only NAME,...] [--write FILE]`.
+
+Progress goes to stderr while it works, the table to stdout when it is done.
+"""
+
+import argparse
+import asyncio
+import os
+import platform
+import shlex
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from importlib import metadata
+from pathlib import Path
+
+import uvloop
+
+from benchmarks import compare, plugins, report
+from benchmarks.bench import Bench, Case
+from benchmarks.contender import Contender
+from benchmarks.load import Timing
+from benchmarks.peers import PEERS
+
+_ROUNDS = 3
+_FULL = Timing(warm_up_s=2.0, measure_s=7.0)
+_QUICK = Timing(warm_up_s=1.0, measure_s=2.0)
+_DIRECTORY = Path(__file__).resolve().parent.parent / ".bench"
+
+
+def main() -> int:
+    cases = [*compare.CASES, *plugins.CASES]
+    contenders = [*plugins.CONTENDERS, *PEERS]
+    arguments = _arguments(cases, contenders)
+    cases, contenders = _selected(arguments.only, cases, contenders)
+    say = _progress(time.monotonic)
+
+    cores = sorted(os.sched_getaffinity(0))
+    server_core, load_core = cores[0], cores[min(1, len(cores) - 1)]
+    if len(cores) == 1:
+        say("this machine has one core: server and load share it, ratios say little")
+    missing = {c.name: report.NotMeasured(why) for c in contenders if (why := c.absent())}
+    for name, left_out in missing.items():
+        say(f"{name} is left out: {left_out.why}")
+
+    bench = Bench(
+        directory=_DIRECTORY,
+        server_core=server_core,
+        load_core=load_core,
+        rounds=1 if arguments.quick else arguments.rounds,
+        quick=arguments.quick,
+        timing=_QUICK if arguments.quick else _FULL,
+        contenders=[c for c in contenders if c.name not in missing],
+        missing=missing,
+        value=plugins.VALUE,
+        say=say,
+    )
+    shutil.rmtree(bench.directory, ignore_errors=True)
+    bench.directory.mkdir(parents=True)
+    try:
+        os.sched_setaffinity(0, {load_core})
+        results = uvloop.run(_run(cases, bench))
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        say("stopped; the servers are stopped too")
+        return 130
+    finally:
+        os.sched_setaffinity(0, cores)
+        shutil.rmtree(bench.directory, ignore_errors=True)
+
+    done = report.Report(
+        machine=_machine(bench, cores),
+        versions=[f"{c.name} {c.version()}: {c.settings}" for c in bench.contenders],
+        command=shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]]),
+        results=results,
+    )
+    print(report.text(done), end="")
+    if arguments.write is not None:
+        report.write_markdown(done, arguments.write)
+        say(f"written to {arguments.write}")
+    return 0
+
+
+async def _run(cases: Sequence[Case], bench: Bench) -> list[report.Result]:
+    task = asyncio.current_task()
+    assert task is not None, "a coroutine run by a loop is in a task"
+    # Cancelled rather than killed, so that the servers are stopped and cleaned up.
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    results: list[report.Result] = []
+    for case in cases:
+        bench.say(case.name)
+        results += await case.run(bench)
+    return results
+
+
+def _arguments(cases: Sequence[Case], contenders: Sequence[Contender]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks",
+        description="Measure ss-govern beside etcd and ZooKeeper, all durable, on one core each.",
+        epilog=(
+            f"cases: {', '.join(case.name for case in cases)};"
+            f" servers: {', '.join(c.name.lower() for c in contenders)}"
+        ),
+    )
+    parser.add_argument("--quick", action="store_true", help="one short round: a smoke test")
+    parser.add_argument(
+        "--only",
+        type=lambda names: [name.strip().lower() for name in names.split(",")],
+        default=[],
+        metavar="NAME,...",
+        help="only these cases and these servers",
+    )
+    parser.add_argument("--rounds", type=int, default=_ROUNDS, help="default %(default)s")
+    parser.add_argument(
+        "--write", type=Path, metavar="FILE", help="put the figures into this Markdown file"
+    )
+    arguments = parser.parse_args()
+    known = {case.name for case in cases} | {c.name.lower() for c in contenders}
+    unknown = [name for name in arguments.only if name not in known]
+    if unknown:
+        parser.error(f"--only: no case or server is called {', '.join(unknown)}")
+    if not 1 <= arguments.rounds <= 20:
+        parser.error("--rounds: 1 to 20")
+    return arguments
+
+
+def _selected(
+    only: Sequence[str], cases: Sequence[Case], contenders: Sequence[Contender]
+) -> tuple[list[Case], list[Contender]]:
+    """Return the cases and servers named; all of a sort of which none is named."""
+    some_cases = [case for case in cases if case.name in only]
+    some_contenders = [c for c in contenders if c.name.lower() in only]
+    return some_cases or list(cases), some_contenders or list(contenders)
+
+
+def _progress(clock: Callable[[], float]) -> Callable[[str], None]:
+    start = clock()
+
+    def say(line: str) -> None:
+        print(f"{clock() - start:6.1f} s  {line}", file=sys.stderr, flush=True)
+
+    return say
+
+
+def _machine(bench: Bench, cores: Sequence[int]) -> list[str]:
+    model = next(
+        (
+            line.partition(":")[2].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if line.startswith("model name")
+        ),
+        platform.machine(),
+    )
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
+    place = (
+        "one core for both"
+        if len(cores) == 1
+        else (f"server on core {bench.server_core}, load on core {bench.load_core}")
+    )
+    system = f"{platform.system()} {platform.release()}, Python {platform.python_version()}"
+    rounds = f"median of {bench.rounds} rounds of {bench.timing.measure_s:.0f} s"
+    return [
+        f"machine: {model}, {len(cores)} cores, {memory:.0f} GiB; {place}",
+        f"system: {system}, uvloop {metadata.version('uvloop')}",
+        f"measured: {time.strftime('%Y-%m-%d')}, {rounds}; value of {len(bench.value)} bytes",
+    ]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
