@@ -159,7 +159,8 @@ def _machine(bench: Bench, cores: Sequence[int]) -> list[str]:
         else (f"server on core {bench.server_core}, load on core {bench.load_core}")
     )
     system = f"{platform.system()} {platform.release()}, Python {platform.python_version()}"
-    rounds = f"median of {bench.rounds} rounds of {bench.timing.measure_s:.0f} s"
+    rounds = "a smoke test, figures mean little: " if bench.quick else ""
+    rounds += f"median of {bench.rounds} rounds of {bench.timing.measure_s:.0f} s"
     return [
         f"machine: {model}, {len(cores)} cores, {memory:.0f} GiB; {place}",
         f"system: {system}, uvloop {metadata.version('uvloop')}",

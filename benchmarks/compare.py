@@ -118,10 +118,8 @@ async def latency(bench: Bench) -> list[Result]:
     baseline = _spread([cost.p50_s for cost in costs], "s")
     p99 = humane(statistics.median(cost.p99_s for cost in costs), "s")
     in_place = humane(statistics.median(cost.p50_s for cost in prepared), "s")
-    notes = [
-        f"{FDATASYNC} of a {fsync.APPEND_BYTES}-byte append: p99 {p99};"
-        f" into space written before: p50 {in_place}"
-    ]
+    append = f"{FDATASYNC} of a {fsync.APPEND_BYTES}-byte append"
+    notes = [f"{append}: p99 {p99}; into space written before: p50 {in_place}"]
     notes += [
         f"{rounds.contender.name}: p99"
         f" {humane(statistics.median(m.p99_s for m in rounds.loaded), 's')},"
@@ -195,12 +193,14 @@ def _evidence(rounds: Rounds) -> list[str]:
     )
     deeper = humane(statistics.median(m.rate for m in rounds.deeper), "/s")
     lines = [
-        f"{name}, {rounds.contender.operation}: {_verdict(taken, gain)}."
-        f" Server {_percent(taken.server)} of its core, which was"
-        f" {_percent(taken.server_core)} busy and {_percent(taken.server_core_waiting)}"
-        f" waiting for the disk; {_disk(typical)}; load {_percent(taken.load)} of its core;"
-        f" twice the depth {deeper} ({gain:+.0%}); p50 {humane(typical.p50_s, 's')},"
-        f" p99 {humane(typical.p99_s, 's')}"
+        (
+            f"{name}, {rounds.contender.operation}: {_verdict(taken, gain)}."
+            f" Server {_percent(taken.server)} of its core, which was"
+            f" {_percent(taken.server_core)} busy and {_percent(taken.server_core_waiting)}"
+            f" waiting for the disk; {_disk(typical)}; load {_percent(taken.load)} of its core;"
+            f" twice the depth {deeper} ({gain:+.0%}); p50 {humane(typical.p50_s, 's')},"
+            f" p99 {humane(typical.p99_s, 's')}"
+        )
     ]
     strangers = max(taken.server_core - taken.server, taken.load_core - taken.load)
     if strangers > _STRANGERS_MAX:

@@ -21,6 +21,7 @@ _JAR = Path("/usr/share/java/zookeeper.jar")
 _LOGGING = ("slf4j-log4j12.jar", "log4j-1.2.jar")
 _HEAP = "4g"
 _CALL_S_MAX = 20.0
+_PROBE_S_MAX = 2.0
 
 _CONFIG = """\
 tickTime=2000
@@ -111,7 +112,8 @@ class ZooKeeperServer:
         self.address = (HOST, port)
 
     async def open(self) -> None:
-        async with self._caller():
+        # Short: while ZooKeeper starts it may accept a connection and forget it.
+        async with self._caller(within_s=_PROBE_S_MAX):
             pass
 
     async def prepare(self, services: Sequence[int]) -> None:
@@ -136,9 +138,9 @@ class ZooKeeperServer:
             raise LoadError(f"ZooKeeper acknowledged {acked} creates and holds {held}")
 
     @contextlib.asynccontextmanager
-    async def _caller(self) -> AsyncIterator[Caller]:
+    async def _caller(self, *, within_s: float = _CALL_S_MAX) -> AsyncIterator[Caller]:
         try:
-            async with asyncio.timeout(_CALL_S_MAX):
+            async with asyncio.timeout(within_s):
                 caller = Caller(*await asyncio.open_connection(*self.address))
                 try:
                     await caller.open()
@@ -148,7 +150,7 @@ class ZooKeeperServer:
         except asyncio.IncompleteReadError:
             raise LoadError("ZooKeeper closed the connection") from None
         except TimeoutError:
-            raise LoadError(f"ZooKeeper did not answer within {_CALL_S_MAX} s") from None
+            raise LoadError(f"ZooKeeper did not answer within {within_s} s") from None
 
 
 def _parent(service: int) -> bytes:
