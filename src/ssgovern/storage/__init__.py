@@ -3,16 +3,17 @@
 Pure but for `async` functions that await a `ssgovern.runtime.Disk` and nothing else.
 """
 
+from ssgovern.storage.envelope import IDENTITY_BYTES
 from ssgovern.storage.format import (
     ENTRY,
     EPOCH,
-    IDENTITY_BYTES,
     MARK,
     LogEntry,
     WalRecord,
     epoch_promise,
 )
 from ssgovern.storage.recovery import RecoveryProgress
+from ssgovern.storage.snapshot import SnapshotFile, load_snapshots, write_snapshot
 from ssgovern.storage.wal import SegmentSize, Wal
 
 __all__ = [
@@ -23,7 +24,10 @@ __all__ = [
     "LogEntry",
     "RecoveryProgress",
     "SegmentSize",
+    "SnapshotFile",
     "Wal",
     "WalRecord",
     "epoch_promise",
+    "load_snapshots",
+    "write_snapshot",
 ]

@@ -6,15 +6,11 @@ A log sequence number (LSN) counts the bytes of all records since the log began;
 counted, so that a record keeps its LSN, and therefore its very bytes, when it is copied into
 another segment. All integers are big-endian.
 
-    segment header   8s magic | u32 format version | u32 crc of these 12 bytes
-                     16s node identity | u64 sequence | u64 base LSN | u64 synced LSN
-                     u32 crc of all before
+    segment header   envelope of: 16s node identity | u64 sequence | u64 base LSN | u64 synced LSN
     record           u32 crc of the rest | u32 body length | u64 synced LSN | u8 kind
                      u16 shard | u32 epoch | u64 revision | body
 
 Invariants:
-- The first 16 bytes of the header keep their meaning in every format version, so that an older
-  program can say "newer format" instead of "damaged".
 - A record's CRC starts from a salt (from the node's identity) plus the record's LSN: a record
   copied from another node, left over from another place, or forged inside a body is not valid.
 - `synced LSN` says how many bytes of the log were known durable when these bytes were written.
@@ -29,11 +25,16 @@ from collections.abc import Iterable
 from typing import Final, NamedTuple
 
 from ssgovern import limits
-from ssgovern.errors import ConfigError, CorruptionError, LimitExceededError
+from ssgovern.errors import LimitExceededError
 from ssgovern.model import LogPosition
+from ssgovern.storage.envelope import (
+    IDENTITY_BYTES,
+    decode_envelope,
+    encode_envelope,
+    envelope_bytes,
+)
 
 FORMAT_VERSION: Final = 1
-IDENTITY_BYTES: Final = 16
 
 ENTRY: Final = 1
 """An entry of a shard's log."""
@@ -44,13 +45,12 @@ MARK: Final = 3
 KIND_NAMES: Final = {ENTRY: "entry", EPOCH: "epoch", MARK: "mark"}
 
 _MAGIC: Final = b"SSGOVWAL"
-_PREFIX: Final = struct.Struct(">8sI")
-_HEADER: Final = struct.Struct(">8sII16sQQQ")
+_HEADER: Final = struct.Struct(">16sQQQ")
 _CRC: Final = struct.Struct(">I")
 _RECORD: Final = struct.Struct(">IIQBHIQ")
 _RECORD_AFTER_CRC: Final = struct.Struct(">IQBHIQ")
 
-SEGMENT_HEADER_BYTES: Final = _HEADER.size + _CRC.size
+SEGMENT_HEADER_BYTES: Final = envelope_bytes(_HEADER)
 RECORD_HEADER_BYTES: Final = _RECORD.size
 
 
@@ -113,30 +113,13 @@ def salt_of(identity: bytes) -> int:
 
 
 def encode_segment_header(header: SegmentHeader) -> bytes:
-    prefix = _PREFIX.pack(_MAGIC, FORMAT_VERSION)
-    fields = _HEADER.pack(_MAGIC, FORMAT_VERSION, zlib.crc32(prefix), *header)
-    return fields + _CRC.pack(zlib.crc32(fields))
+    return encode_envelope(_MAGIC, FORMAT_VERSION, _HEADER.pack(*header))
 
 
 def decode_segment_header(encoded: bytes, name: str) -> SegmentHeader:
     """Decode a header; `name` is for the error. Raises CorruptionError, ConfigError."""
-    fields = encoded[: _HEADER.size]
-    if len(encoded) < _PREFIX.size + _CRC.size or encoded[:8] != _MAGIC:
-        raise CorruptionError("not a WAL segment", segment=name, offset=0, shard=None)
-    version = _PREFIX.unpack_from(encoded)[1]
-    if _CRC.unpack_from(encoded, _PREFIX.size)[0] != zlib.crc32(encoded[: _PREFIX.size]):
-        raise CorruptionError("damaged segment header", segment=name, offset=0, shard=None)
-    if version != FORMAT_VERSION:
-        raise ConfigError(
-            f"{name} is written in format {version}, this program reads {FORMAT_VERSION}: "
-            "start the program that wrote it, or a newer one",
-            file=name,
-        )
-    if len(encoded) < SEGMENT_HEADER_BYTES or _CRC.unpack_from(encoded, _HEADER.size)[
-        0
-    ] != zlib.crc32(fields):
-        raise CorruptionError("damaged segment header", segment=name, offset=0, shard=None)
-    return SegmentHeader(*_HEADER.unpack(fields)[3:])
+    fields = decode_envelope(encoded, _MAGIC, FORMAT_VERSION, _HEADER.size, name=name, shard=None)
+    return SegmentHeader(*_HEADER.unpack(fields))
 
 
 def encode_records(entries: Iterable[LogEntry], lsn: int, synced_lsn: int, salt: int) -> bytes:

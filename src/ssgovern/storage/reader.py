@@ -105,6 +105,7 @@ class SegmentReader:
         self._base_lsn = base_lsn
         self._salt = salt_of(segment.header.identity)
         self._chunk_bytes = chunk_bytes
+        self._end_lsn = segment.end_lsn
         self._end_offset = segment.file_bytes
         if segment.end_lsn is not None:
             logical_end = segment.end_lsn - base_lsn + SEGMENT_HEADER_BYTES
@@ -138,8 +139,21 @@ class SegmentReader:
         self.lsn += parsed.consumed
         return Piece(parsed.records, lsn, buffer[: parsed.consumed])
 
-    def corruption(self, message: str) -> CorruptionError:
-        """Return the error that names the place where reading stopped."""
+    def check_end(self, proven_lsn: int) -> None:
+        """Judge what stands behind the last good record, once all were read.
+
+        `proven_lsn` is the highest synced LSN that was read. Raises CorruptionError if bytes are
+        damaged or missing that were durable. Returns if the segment ends cleanly or torn.
+        """
+        if self._end_lsn is not None:
+            if self.lsn != self._end_lsn:
+                raise self._corruption("a record that was durable is damaged or missing")
+        elif self.lsn < proven_lsn:
+            raise self._corruption("a record that was durable is damaged or missing")
+        elif self.leftover_bytes and self._find_proof() is not None:
+            raise self._corruption("a record is damaged that a later one proves durable")
+
+    def _corruption(self, message: str) -> CorruptionError:
         header = self._disk.read(self._name, self.offset, RECORD_HEADER_BYTES)
         return CorruptionError(
             message,
@@ -148,7 +162,7 @@ class SegmentReader:
             shard=plausible_shard(header, self.lsn, SHARDS),
         )
 
-    def find_proof(self) -> WalRecord | None:
+    def _find_proof(self) -> WalRecord | None:
         """Look behind the damage for a record that proves it was durable.
 
         Only such a record matters, so the bytes of its synced LSN are searched for: it lies
@@ -171,7 +185,7 @@ class SegmentReader:
                 encoded = self._candidate(offset, end)
                 checksum_bytes_left -= len(encoded)
                 if checksum_bytes_left < 0:
-                    raise self.corruption("damaged beyond telling whether it was durable")
+                    raise self._corruption("damaged beyond telling whether it was durable")
                 records = parse_records(encoded, self._lsn_at(offset), self._salt).records
                 if records:
                     return records[0]

@@ -25,9 +25,10 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from ssgovern.errors import ConfigError, CorruptionError
+from ssgovern.errors import CorruptionError
 from ssgovern.model import LogPosition
 from ssgovern.runtime import Disk
+from ssgovern.storage.envelope import check_identity
 from ssgovern.storage.files import (
     TEMPORARY_SUFFIX,
     create_durably,
@@ -106,7 +107,8 @@ async def recover_log(
     await pin_names(disk)
     await _remove_leftovers(disk)
     files = find_segments(disk)
-    _check_identity(files, identity)
+    for file in files:
+        check_identity(file.header.identity, identity, name=file.name)
     state = LogState(identity)
     replay = _Replay(state, on_record, on_progress, sum(file.file_bytes for file in files))
     tail = b""
@@ -178,7 +180,8 @@ class _Replay:
                 del unproven[0]
             await self._report(segment.name, self._bytes_done + reader.offset)
         self._bytes_done += file.file_bytes
-        self._judge_end(reader, file)
+        reader.check_end(state.proven_lsn)
+        self.torn = file.end_lsn is None and reader.leftover_bytes > 0
         state.end_lsn = reader.lsn
         state.synced_lsn = state.proven_lsn
         if not unproven:
@@ -212,17 +215,6 @@ class _Replay:
         self._state.proven_lsn = proven_lsn
         self._records += len(piece.records)
 
-    def _judge_end(self, reader: SegmentReader, file: SegmentFile) -> None:
-        if file.end_lsn is not None:
-            if reader.lsn != file.end_lsn:
-                raise reader.corruption("a record that was durable is damaged")
-            return
-        if reader.lsn < self._state.proven_lsn:
-            raise reader.corruption("a record that was durable is damaged or missing")
-        if reader.leftover_bytes and reader.find_proof() is not None:
-            raise reader.corruption("a record is damaged that a later one proves durable")
-        self.torn = reader.leftover_bytes > 0
-
     async def _report(self, segment: str, bytes_done: int) -> None:
         if self._on_progress is not None:
             progress = RecoveryProgress(segment, bytes_done, self._bytes_total, self._records)
@@ -236,13 +228,3 @@ async def _remove_leftovers(disk: Disk) -> None:
                 await remove_if_there(disk, name)
     except OSError as error:
         raise storage_failed("removing leftovers", error) from error
-
-
-def _check_identity(files: list[SegmentFile], identity: bytes) -> None:
-    for file in files:
-        if file.header.identity != identity:
-            raise ConfigError(
-                f"{file.name} was written by node {file.header.identity.hex()}, "
-                f"this is node {identity.hex()}: the data directory belongs to another node",
-                file=file.name,
-            )
