@@ -45,8 +45,9 @@ def main() -> int:
     for name, left_out in missing.items():
         say(f"{name} is left out: {left_out.why}")
 
+    _remove_leftovers()
     bench = Bench(
-        directory=_DIRECTORY,
+        directory=_DIRECTORY / str(os.getpid()),
         server_core=server_core,
         load_core=load_core,
         rounds=1 if arguments.quick else arguments.rounds,
@@ -57,7 +58,6 @@ def main() -> int:
         value=plugins.VALUE,
         say=say,
     )
-    shutil.rmtree(bench.directory, ignore_errors=True)
     bench.directory.mkdir(parents=True)
     try:
         os.sched_setaffinity(0, {load_core})
@@ -132,6 +132,14 @@ def _selected(
     some_cases = [case for case in cases if case.name in only]
     some_contenders = [c for c in contenders if c.name.lower() in only]
     return some_cases or list(cases), some_contenders or list(contenders)
+
+
+def _remove_leftovers() -> None:
+    """Remove directories of runs that were killed; those of live processes stay."""
+    if _DIRECTORY.exists():
+        for run in sorted(_DIRECTORY.iterdir()):
+            if run.name.isdigit() and not Path("/proc", run.name).exists():
+                shutil.rmtree(run, ignore_errors=True)
 
 
 def _progress(clock: Callable[[], float]) -> Callable[[str], None]:

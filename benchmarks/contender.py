@@ -122,7 +122,7 @@ async def running(
     log = place.directory / "server.log"
     with log.open("wb") as output, on_core(place.server_core):
         process = subprocess.Popen(
-            argv,
+            [*_dying_with_us(), *argv],
             cwd=place.directory,
             stdin=subprocess.DEVNULL,
             stdout=output,
@@ -167,6 +167,14 @@ class Process:
 
     def last_lines(self, count: int = 12) -> str:
         return "\n".join(self._log.read_text(errors="replace").splitlines()[-count:])
+
+
+def _dying_with_us() -> list[str]:
+    """Return what makes a server stop if this process is killed, where the system has it.
+
+    It replaces itself by the server, so the process id is the server's.
+    """
+    return ["setpriv", "--pdeathsig", "TERM"] if shutil.which("setpriv") else []
 
 
 async def _stop(process: "subprocess.Popen[bytes]") -> None:
