@@ -29,6 +29,8 @@ MESSAGE_BYTES_MAX = 256 << 20
 """What a client accepts as one message put together from several frames."""
 REGISTER_BATCH_MAX = 1000
 LIST_PAGE_MAX = 1000
+LIST_SCAN_MAX = 20_000
+"""Names looked at for one page; a page may be short because of it."""
 
 # --- a service, a session, a shard --------------------------------------------------------
 INSTANCES_PER_SERVICE_MAX = 100_000
@@ -37,8 +39,15 @@ ADMIN_STATES_PER_SERVICE_MAX = 10_000
 """Instances an operator took out of service, remembered even while they are not registered."""
 SUBSCRIPTIONS_PER_SESSION_MAX = 10_000
 SERVICES_PER_PATTERN_MAX = 100_000
-HISTORY_CHANGES_PER_SHARD = 4096
+HISTORY_CHANGES_PER_SHARD = 512
 """Changes kept for subscribers that resume; older ones take a snapshot."""
+
+EPOCH_STARTS_KEPT = 64
+"""A subscriber that comes from an older epoch takes a snapshot."""
+CATCH_UP_SLICE = 128
+"""Services a subscriber is brought up to date with before the loop gets a turn."""
+SNAPSHOT_CACHE_BYTES = 32 << 20
+"""Encoded snapshots kept for the next subscriber of the same service."""
 
 # --- connections and queues ---------------------------------------------------------------
 CONNECTIONS_MAX = 100_000
@@ -48,7 +57,7 @@ IN_FLIGHT_PER_CONNECTION_MAX = 1024
 UNCOMMITTED_ENTRIES_MAX = 65_536
 UNCOMMITTED_BYTES_MAX = 64 << 20
 """What waits for the log on the whole node. More: `OverloadedError`."""
-BATCH_ENTRIES_MAX = 4096
+BATCH_ENTRIES_MAX = 1024
 BATCH_BYTES_MAX = 8 << 20
 """One write to the log."""
 OUTBOUND_SOFT_BYTES = 1 << 20

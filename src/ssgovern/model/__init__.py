@@ -18,6 +18,7 @@ from ssgovern.model.names import (
     check_prefix,
     check_text,
 )
+from ssgovern.model.outcome import DONE, Outcome
 from ssgovern.model.position import ORIGIN, LogPosition
 from ssgovern.model.session import SessionId, session_id_of, session_secret_matches
 from ssgovern.model.shard_map import NodeId, ShardAssignment, ShardMap
@@ -26,12 +27,14 @@ from ssgovern.model.slots import SHARDS, SLOTS, ShardId, Slot, shard_of, shard_o
 __all__ = [
     "DEFAULT_GROUP",
     "DEFAULT_NAMESPACE",
+    "DONE",
     "ORIGIN",
     "SHARDS",
     "SLOTS",
     "Instance",
     "LogPosition",
     "NodeId",
+    "Outcome",
     "Pattern",
     "ServiceKey",
     "SessionId",

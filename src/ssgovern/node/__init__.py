@@ -1,0 +1,1 @@
+"""A node: its drivers, their assembly, and its life from recovery to stop."""

@@ -1,0 +1,1 @@
+"""The meaning of a shard's log: services, instances, sessions, subscriptions. Pure."""

@@ -19,12 +19,14 @@ from ssgovern.wire.frames import Frame, FrameReader
 class FrameConnection(asyncio.Protocol):
     """Base of both ends. Subclasses implement the `on_` methods."""
 
-    __slots__ = ("_reader", "_write_paused", "peer", "transport")
+    __slots__ = ("_reader", "_write_paused", "address", "peer", "transport")
 
     def __init__(self, body_bytes_max: int = limits.FRAME_BODY_BYTES_MAX) -> None:
         self._reader = FrameReader(body_bytes_max)
         self._write_paused = False
         self.transport: asyncio.Transport | None = None
+        self.address = ""
+        """The peer's address without its port."""
         self.peer = ""
 
     # --- for subclasses --------------------------------------------------------------------
@@ -38,6 +40,9 @@ class FrameConnection(asyncio.Protocol):
 
     def on_protocol_error(self, error: RemoteProtocolError) -> None:
         """The peer sent garbage. The connection is closed after this call."""
+
+    def on_congested(self) -> None:
+        """More than the soft limit waits to be sent."""
 
     def on_writable(self) -> None:
         """What waited to be sent fell below the soft limit again."""
@@ -93,7 +98,8 @@ class FrameConnection(asyncio.Protocol):
             high=limits.OUTBOUND_SOFT_BYTES, low=limits.OUTBOUND_SOFT_BYTES // 4
         )
         peer = transport.get_extra_info("peername")
-        self.peer = f"{peer[0]}:{peer[1]}" if peer else "?"
+        self.address = str(peer[0]) if peer else "?"
+        self.peer = f"{self.address}:{peer[1]}" if peer else "?"
         self.on_open()
 
     def data_received(self, data: bytes) -> None:
@@ -108,6 +114,7 @@ class FrameConnection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         self._write_paused = True
+        self.on_congested()
 
     def resume_writing(self) -> None:
         self._write_paused = False

@@ -1,0 +1,1 @@
+"""The native protocol, as the node speaks it."""

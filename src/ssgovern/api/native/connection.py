@@ -1,0 +1,403 @@
+"""One client's connection: handshake, requests in, answers and pushes out.
+
+Translates between frames and use cases and decides nothing about the registry. What is wrong
+with a request is answered as an error on the same connection; what is not the protocol closes
+it. Everything a connection may pile up is limited: requests in flight, subscriptions, bytes
+that wait to be read by the client.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from ssgovern import limits
+from ssgovern.api.native import replies
+from ssgovern.errors import (
+    HelloRequiredError,
+    InvalidArgumentError,
+    LimitExceededError,
+    NotFoundError,
+    OverloadedError,
+    RemoteProtocolError,
+    SessionForeignError,
+    SessionSupersededError,
+    SessionUnknownError,
+    ShuttingDownError,
+    SsGovernError,
+    UnsupportedTypeError,
+    UnsupportedVersionError,
+)
+from ssgovern.model import (
+    LogPosition,
+    Pattern,
+    ServiceKey,
+    SessionId,
+    check_text,
+    session_secret_matches,
+)
+from ssgovern.model.session import SESSION_ID_BYTES, SESSION_SECRET_BYTES
+from ssgovern.registry.sessions import Session
+from ssgovern.registry.subscriptions import Target
+from ssgovern.service import checks
+from ssgovern.service.push import PushService
+from ssgovern.service.registry import RegistryService
+from ssgovern.transport.connection import FrameConnection
+from ssgovern.wire.codec import decode, error_to_wire
+from ssgovern.wire.frames import (
+    FLAG_MORE,
+    PROTOCOL_VERSION_MAX,
+    PROTOCOL_VERSION_MIN,
+    Frame,
+    Kind,
+    MessageType,
+    encode_frame,
+    encode_message,
+)
+from ssgovern.wire.pb import log_pb2, native_pb2
+
+
+class Host(Protocol):
+    """What a connection needs of its node."""
+
+    registry: RegistryService
+    push: PushService
+    stopping: bool
+    heartbeat_body: bytes
+    """An encoded HeartbeatResponse."""
+
+    def now_ms(self) -> float:
+        """Monotonic time, milliseconds."""
+
+    def opened(self, connection: NativeConnection) -> bool:
+        """A connection came in; False refuses it."""
+
+    def closed(self, connection: NativeConnection) -> None:
+        """A connection is gone."""
+
+    def welcomed(self, connection: NativeConnection) -> None:
+        """A connection has a session now."""
+
+    def congested(self, connection: NativeConnection) -> None:
+        """A connection has more waiting to be read by its client than it should."""
+
+    def describe(self) -> native_pb2.HelloResponse:
+        """What every hello is told of the node."""
+
+    def status(self) -> native_pb2.StatusResponse:
+        """The node's state, for people."""
+
+    def has_output(self, connection: NativeConnection) -> None:
+        """A connection has answers that leave with the batch."""
+
+    def wants_catch_up(self, connection: NativeConnection) -> None:
+        """A connection lacks something it could take now."""
+
+    def session_end_refused(self) -> replies.RetryEnd:
+        """Who repeats the end of a session."""
+
+
+class NativeConnection(FrameConnection):
+    """See the module."""
+
+    __slots__ = (
+        "_host",
+        "_next_subscription",
+        "_output",
+        "_reading",
+        "behind",
+        "client_name",
+        "in_flight",
+        "session",
+        "subscriptions",
+    )
+
+    def __init__(self, host: Host) -> None:
+        super().__init__()
+        self._host = host
+        self._output: list[bytes] = []
+        self._reading = False
+        self._next_subscription = 1
+        self.session: Session | None = None
+        self.client_name = ""
+        self.in_flight = 0
+        self.subscriptions: dict[int, Target] = {}
+        self.behind: dict[ServiceKey, LogPosition] = {}
+
+    def __repr__(self) -> str:
+        return f"<NativeConnection {self.peer} {self.client_name} in_flight={self.in_flight}>"
+
+    # --- FrameConnection -------------------------------------------------------------------
+
+    def on_open(self) -> None:
+        if not self._host.opened(self):
+            self.refuse(OverloadedError("this node has as many connections as it may"))
+
+    def data_received(self, data: bytes) -> None:
+        self._reading = True
+        super().data_received(data)
+        self._reading = False
+        if self._output:
+            self.flush()
+
+    def on_frame(self, frame: Frame) -> None:
+        kind, flags, type_, request_id, body = frame
+        if kind != Kind.REQUEST:
+            raise RemoteProtocolError(f"a client sends requests, not frames of kind {kind}")
+        if flags & FLAG_MORE:
+            raise RemoteProtocolError("a request must fit into one frame")
+        if self.transport is None or self.transport.is_closing():
+            return
+        try:
+            session = self.session
+            if session is None or session.connection is not self:
+                self._on_stranger(type_, request_id, body)
+            elif type_ == MessageType.HEARTBEAT:
+                # By far the most frequent request: one note of the time, one answer.
+                self._host.registry.sessions.hear(session, self._host.now_ms())
+                self.reply(MessageType.HEARTBEAT, request_id, self._host.heartbeat_body)
+            else:
+                handler = _HANDLERS.get(type_)
+                if handler is None:
+                    raise UnsupportedTypeError(f"type {type_} is not known here", type=type_)
+                if self._write_paused or self._host.stopping:
+                    self._check_may_ask(type_)
+                handler(self, session, request_id, body)
+        except SsGovernError as error:
+            if isinstance(error, RemoteProtocolError):
+                raise
+            self.reply_error(type_, request_id, error_to_wire(error))
+
+    def on_protocol_error(self, error: RemoteProtocolError) -> None:
+        self.refuse(error)
+
+    def on_congested(self) -> None:
+        self._host.congested(self)
+
+    def on_writable(self) -> None:
+        if self.subscriptions:
+            self._host.wants_catch_up(self)
+
+    def on_closed(self, cause: Exception | None) -> None:
+        self._host.closed(self)
+        self._host.push.forget(self, self.subscriptions.values())
+        self.subscriptions.clear()
+        if self.session is not None:
+            self._host.registry.sessions.detach(self.session, self, self._host.now_ms())
+
+    def refuse(self, error: SsGovernError) -> None:
+        """Say why and close. The error belongs to no request, so its id is 0."""
+        self.reply_error(0, 0, error_to_wire(error))
+        self.flush()
+        self.close()
+
+    # --- answers ---------------------------------------------------------------------------
+
+    def reply(self, type_: int, request_id: int, body: bytes) -> None:
+        """Answer a request; leaves at the end of this read or this batch of the log."""
+        if not self._output and not self._reading:
+            self._host.has_output(self)
+        if len(body) <= limits.FRAME_CHUNK_BYTES:
+            self._output.append(encode_frame(Kind.RESPONSE, type_, request_id, body))
+        else:
+            self._output += encode_message(Kind.RESPONSE, type_, request_id, body)
+
+    def reply_error(self, type_: int, request_id: int, error: native_pb2.Error) -> None:
+        """Refuse a request."""
+        if not self._output and not self._reading:
+            self._host.has_output(self)
+        body = error.SerializeToString(deterministic=True)
+        self._output.append(encode_frame(Kind.ERROR, type_, request_id, body))
+
+    def flush(self) -> None:
+        """Send the answers collected so far."""
+        output = self._output
+        if not output:
+            return
+        self.send(output[0] if len(output) == 1 else b"".join(output))
+        output.clear()
+        if self._write_paused and self.outbound_bytes > limits.OUTBOUND_HARD_BYTES:
+            self.abort()
+
+    # --- service.push.Subscriber -----------------------------------------------------------
+
+    @property
+    def can_take(self) -> bool:
+        """Whether pushes may be sent now."""
+        return not self._write_paused and self.is_open
+
+    def take(self, frame: bytes) -> None:
+        """Send one push frame."""
+        self.send(frame)
+
+    # --- requests --------------------------------------------------------------------------
+
+    def _on_stranger(self, type_: int, request_id: int, body: bytes) -> None:
+        """A request from someone who is no session (yet, or any more)."""
+        if self.session is not None:
+            raise SessionUnknownError(
+                "the session has ended; say hello again on a new connection",
+                session_id=self.session.id.hex(),
+            )
+        if type_ == MessageType.HELLO:
+            self._on_hello(request_id, decode(native_pb2.HelloRequest, body))
+            return
+        if type_ == MessageType.HEARTBEAT:
+            raise SessionUnknownError("a heartbeat of no session; say hello first")
+        raise HelloRequiredError("the first request on a connection must be a hello")
+
+    def _on_hello(self, request_id: int, request: native_pb2.HelloRequest) -> None:
+        version = min(request.version_max, PROTOCOL_VERSION_MAX)
+        if version < max(request.version_min, PROTOCOL_VERSION_MIN):
+            raise UnsupportedVersionError(
+                f"the client speaks protocol versions {request.version_min} to "
+                f"{request.version_max}, this node {PROTOCOL_VERSION_MIN} to "
+                f"{PROTOCOL_VERSION_MAX}; upgrade the older side",
+                version_min=PROTOCOL_VERSION_MIN,
+                version_max=PROTOCOL_VERSION_MAX,
+            )
+        if request.role != native_pb2.ROLE_CLIENT:
+            raise InvalidArgumentError("this node takes clients only", field="role")
+        if (
+            len(request.session_id) != SESSION_ID_BYTES
+            or len(request.session_secret) != SESSION_SECRET_BYTES
+        ):
+            raise InvalidArgumentError(
+                f"a session id has {SESSION_ID_BYTES} bytes, its secret {SESSION_SECRET_BYTES}",
+                field="session_id",
+            )
+        check_text("client_name", request.client_name, limits.CLIENT_NAME_BYTES_MAX)
+        if not session_secret_matches(request.session_id, request.session_secret):
+            raise SessionForeignError("the session belongs to someone else: wrong secret")
+        if self._host.stopping:
+            raise ShuttingDownError("this node is stopping")
+        self.client_name = request.client_name
+        session, before, resumed = self._host.registry.hello(
+            SessionId(request.session_id), self, self._host.now_ms()
+        )
+        self.session = session
+        self._host.welcomed(self)
+        if before is not None and before is not self:
+            before.refuse(SessionSupersededError("the session said hello on a new connection"))
+        response = self._host.describe()
+        response.version = version
+        response.resumed = resumed
+        self.reply(MessageType.HELLO, request_id, response.SerializeToString())
+
+    def _check_may_ask(self, type_: int) -> None:
+        if type_ in _ALWAYS_ANSWERED:
+            return
+        if self._host.stopping:
+            raise ShuttingDownError("this node is stopping; ask another or wait for its return")
+        raise OverloadedError("read what was sent to you before you ask for more")
+
+    def _take_slot(self) -> None:
+        if self.in_flight >= limits.IN_FLIGHT_PER_CONNECTION_MAX:
+            raise OverloadedError(
+                f"{self.in_flight} requests of this connection wait for the log already",
+                limit=limits.IN_FLIGHT_PER_CONNECTION_MAX,
+            )
+
+    def _on_register(self, session: Session, request_id: int, body: bytes) -> None:
+        self._take_slot()
+        request = decode(native_pb2.RegisterRequest, body)
+        waiter: replies.RegisterReply | replies.RegisterBatchReply
+        if len(request.registrations) == 1:
+            waiter = replies.RegisterReply(self, request_id)
+        else:
+            waiter = replies.RegisterBatchReply(self, request_id)
+        proposals = self._host.registry.register(session, request, waiter)
+        if isinstance(waiter, replies.RegisterBatchReply):
+            waiter.expect(proposals)
+        self.in_flight += 1
+
+    def _on_deregister(self, session: Session, request_id: int, body: bytes) -> None:
+        self._take_slot()
+        request = decode(native_pb2.DeregisterRequest, body)
+        waiter = replies.DeregisterReply(self, request_id)
+        self._host.registry.deregister(session, request, waiter)
+        self.in_flight += 1
+
+    def _on_update(self, session: Session, request_id: int, body: bytes) -> None:
+        self._take_slot()
+        request = decode(native_pb2.UpdateRequest, body)
+        self._host.registry.update(session, request, replies.UpdateReply(self, request_id))
+        self.in_flight += 1
+
+    def _on_goodbye(self, session: Session, request_id: int, body: bytes) -> None:
+        decode(native_pb2.GoodbyeRequest, body)
+        self.in_flight += 1
+        waiter = replies.GoodbyeReply(self, request_id, self._host.session_end_refused())
+        waiter.expect(self._host.registry.end_session(session, log_pb2.SESSION_END_GOODBYE, waiter))
+
+    def _on_get(self, session: Session, request_id: int, body: bytes) -> None:
+        request = decode(native_pb2.GetRequest, body)
+        self.reply(MessageType.GET, request_id, self._host.registry.get(request))
+
+    def _on_list_services(self, session: Session, request_id: int, body: bytes) -> None:
+        request = decode(native_pb2.ListServicesRequest, body)
+        response = self._host.registry.list_services(request)
+        self.reply(MessageType.LIST_SERVICES, request_id, response.SerializeToString())
+
+    def _on_subscribe(self, session: Session, request_id: int, body: bytes) -> None:
+        request = decode(native_pb2.SubscribeRequest, body)
+        if len(self.subscriptions) >= limits.SUBSCRIPTIONS_PER_SESSION_MAX:
+            raise LimitExceededError(
+                f"at most {limits.SUBSCRIPTIONS_PER_SESSION_MAX} subscriptions are allowed",
+                limit=limits.SUBSCRIPTIONS_PER_SESSION_MAX,
+            )
+        target: Target
+        known = {
+            checks.service_key(item.service): LogPosition(item.epoch, item.revision)
+            for item in request.known
+        }
+        match request.WhichOneof("target"):
+            case "service":
+                target = checks.service_key(request.service)
+            case "pattern":
+                target = checks.pattern(request.pattern)
+            case _:
+                raise InvalidArgumentError("neither service nor pattern", field="target")
+        _check_known(target, known)
+        self._host.push.subscribe(self, target, known)
+        subscription_id = self._next_subscription
+        self._next_subscription += 1
+        self.subscriptions[subscription_id] = target
+        response = native_pb2.SubscribeResponse(subscription_id=subscription_id)
+        self.reply(MessageType.SUBSCRIBE, request_id, response.SerializeToString())
+        self._host.wants_catch_up(self)
+
+    def _on_unsubscribe(self, session: Session, request_id: int, body: bytes) -> None:
+        request = decode(native_pb2.UnsubscribeRequest, body)
+        target = self.subscriptions.pop(request.subscription_id, None)
+        if target is None:
+            raise NotFoundError(f"no subscription {request.subscription_id} on this connection")
+        self._host.push.unsubscribe(self, target)
+        self.reply(MessageType.UNSUBSCRIBE, request_id, b"")
+
+    def _on_status(self, session: Session, request_id: int, body: bytes) -> None:
+        decode(native_pb2.StatusRequest, body)
+        self.reply(MessageType.STATUS, request_id, self._host.status().SerializeToString())
+
+
+def _check_known(target: Target, known: dict[ServiceKey, LogPosition]) -> None:
+    for key in known:
+        covered = target.matches(key) if isinstance(target, Pattern) else target == key
+        if not covered:
+            raise InvalidArgumentError(f"known: {key} is not subscribed to here", field="known")
+
+
+_HANDLERS: dict[int, Callable[[NativeConnection, Session, int, bytes], None]] = {
+    MessageType.GOODBYE: NativeConnection._on_goodbye,
+    MessageType.REGISTER: NativeConnection._on_register,
+    MessageType.DEREGISTER: NativeConnection._on_deregister,
+    MessageType.UPDATE: NativeConnection._on_update,
+    MessageType.GET: NativeConnection._on_get,
+    MessageType.LIST_SERVICES: NativeConnection._on_list_services,
+    MessageType.SUBSCRIBE: NativeConnection._on_subscribe,
+    MessageType.UNSUBSCRIBE: NativeConnection._on_unsubscribe,
+    MessageType.STATUS: NativeConnection._on_status,
+}
+
+_ALWAYS_ANSWERED = frozenset({int(MessageType.GOODBYE), int(MessageType.UNSUBSCRIBE)})
+"""What even a congested client may ask for: it makes less of it, not more."""

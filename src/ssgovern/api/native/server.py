@@ -1,0 +1,162 @@
+"""All native connections of a node: accepting, limits, and sweeping out the dead.
+
+Owns the listening socket and the set of connections. Connections that never say hello, never
+read, or come in too many are closed; each limit says so to the client where it can still hear.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from ssgovern import limits
+from ssgovern.api.native.connection import NativeConnection
+from ssgovern.api.native.replies import RetryEnd
+from ssgovern.service.push import PushService
+from ssgovern.service.registry import RegistryService
+from ssgovern.wire.pb import native_pb2
+
+log = logging.getLogger("ssgovern.native")
+
+
+class NativeServer:
+    """The native port of a node; the `Host` of its connections."""
+
+    def __init__(
+        self,
+        registry: RegistryService,
+        push: PushService,
+        *,
+        hello: native_pb2.HelloResponse,
+        status: Callable[[], native_pb2.StatusResponse],
+        end_refused: RetryEnd,
+        wake_push: Callable[[], None],
+        connections_max: int = limits.CONNECTIONS_MAX,
+        connections_per_address_max: int = limits.CONNECTIONS_MAX,
+    ) -> None:
+        self.registry = registry
+        self.push = push
+        self.stopping = False
+        self.heartbeat_body = native_pb2.HeartbeatResponse(
+            map_version=hello.map_version
+        ).SerializeToString()
+        self._hello = hello
+        self._status = status
+        self._end_refused = end_refused
+        self._wake_push = wake_push
+        self._connections_max = connections_max
+        self._connections_per_address_max = connections_per_address_max
+        self._loop = asyncio.get_running_loop()
+        self._server: asyncio.Server | None = None
+        self._connections: dict[NativeConnection, None] = {}
+        self._per_address: dict[str, int] = {}
+        self._strangers: dict[NativeConnection, float] = {}
+        self._congested: dict[NativeConnection, tuple[float, int]] = {}
+        self._with_output: list[NativeConnection] = []
+        self.lacking: dict[NativeConnection, None] = {}
+        """Connections that lack pushes they could take; emptied by the push driver."""
+
+    def __len__(self) -> int:
+        return len(self._connections)
+
+    async def listen(self, host: str, port: int) -> tuple[str, int]:
+        """Start accepting; return the address bound to. Raises OSError."""
+        self._server = await self._loop.create_server(
+            lambda: NativeConnection(self), host, port, backlog=4096
+        )
+        address = self._server.sockets[0].getsockname()
+        return str(address[0]), int(address[1])
+
+    def stop_accepting(self) -> None:
+        """Take no new connection and no new request."""
+        self.stopping = True
+        if self._server is not None:
+            self._server.close()
+
+    def close_all(self) -> None:
+        """Close every connection after what is queued has been sent."""
+        for connection in list(self._connections):
+            connection.flush()
+            connection.close()
+
+    def flush(self) -> None:
+        """Send what a batch of the log answered."""
+        waiting, self._with_output = self._with_output, []
+        for connection in waiting:
+            connection.flush()
+
+    def sweep(self) -> None:
+        """Close who said no hello and who takes nothing. To be called about once a second."""
+        now_ms = self.now_ms()
+        for connection, deadline_ms in list(self._strangers.items()):
+            if now_ms < deadline_ms:
+                break
+            log.info("closing %s: no hello within %d ms", connection, limits.HELLO_TIMEOUT_MS)
+            connection.abort()
+            del self._strangers[connection]
+        for connection in list(self._congested):
+            waiting = connection.outbound_bytes
+            since_ms, before = self._congested[connection]
+            if not connection.is_congested:
+                del self._congested[connection]
+            elif waiting < before:
+                self._congested[connection] = (now_ms, waiting)
+            elif now_ms - since_ms > limits.OUTBOUND_STALL_MS:
+                log.warning("closing %s: it reads nothing, %d bytes wait", connection, waiting)
+                connection.abort()
+
+    # --- Host ------------------------------------------------------------------------------
+
+    def now_ms(self) -> float:
+        return self._loop.time() * 1000.0
+
+    def opened(self, connection: NativeConnection) -> bool:
+        address = connection.address
+        used = self._per_address.get(address, 0)
+        if (
+            len(self._connections) >= self._connections_max
+            or used >= self._connections_per_address_max
+            or self.stopping
+        ):
+            return False
+        self._connections[connection] = None
+        self._per_address[address] = used + 1
+        self._strangers[connection] = self.now_ms() + limits.HELLO_TIMEOUT_MS
+        return True
+
+    def closed(self, connection: NativeConnection) -> None:
+        self._strangers.pop(connection, None)
+        self._congested.pop(connection, None)
+        self.lacking.pop(connection, None)
+        if connection not in self._connections:
+            return
+        del self._connections[connection]
+        address = connection.address
+        self._per_address[address] -= 1
+        if not self._per_address[address]:
+            del self._per_address[address]
+
+    def welcomed(self, connection: NativeConnection) -> None:
+        self._strangers.pop(connection, None)
+
+    def congested(self, connection: NativeConnection) -> None:
+        self._congested[connection] = (self.now_ms(), connection.outbound_bytes)
+
+    def describe(self) -> native_pb2.HelloResponse:
+        response = native_pb2.HelloResponse()
+        response.CopyFrom(self._hello)
+        return response
+
+    def status(self) -> native_pb2.StatusResponse:
+        return self._status()
+
+    def has_output(self, connection: NativeConnection) -> None:
+        self._with_output.append(connection)
+
+    def wants_catch_up(self, connection: NativeConnection) -> None:
+        self.lacking[connection] = None
+        self._wake_push()
+
+    def session_end_refused(self) -> RetryEnd:
+        return self._end_refused

@@ -1,0 +1,80 @@
+"""Who a data directory belongs to: one small file, written once, never changed.
+
+It keeps a directory that was copied from elsewhere, or named in the wrong configuration, from
+being taken for this node's own.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import NamedTuple
+
+from ssgovern.errors import ConfigError, CorruptionError, StorageFailedError
+from ssgovern.model import NodeId
+from ssgovern.runtime import Disk, Runtime
+
+FILE = "node.json"
+FORMAT = 1
+_TEMPORARY = FILE + ".tmp"
+
+
+class Identity(NamedTuple):
+    """Cluster, node number, and 16 bytes that no other node of any cluster has."""
+
+    cluster_id: bytes
+    node_id: NodeId
+    node_uuid: bytes
+
+
+async def load_or_create(disk: Disk, node_id: NodeId, runtime: Runtime) -> Identity:
+    """Return the identity in `disk`, or make one there.
+
+    Raises ConfigError if the directory belongs to another node, CorruptionError if the file is
+    there and cannot be understood.
+    """
+    if FILE in disk.names():
+        identity = _parse(disk.read(FILE))
+        if identity.node_id != node_id:
+            raise ConfigError(
+                f"the data directory belongs to node {identity.node_id}, not to node {node_id}: "
+                "set node.id to that, or name another data directory"
+            )
+        return identity
+    identity = Identity(runtime.random_bytes(16), node_id, runtime.random_bytes(16))
+    written = json.dumps(
+        {
+            "format": FORMAT,
+            "cluster_id": identity.cluster_id.hex(),
+            "node_id": identity.node_id,
+            "node_uuid": identity.node_uuid.hex(),
+        },
+        indent=2,
+    )
+    try:
+        if _TEMPORARY in disk.names():
+            await disk.remove(_TEMPORARY)
+        await disk.append(_TEMPORARY, [written.encode()], sync=True)
+        await disk.rename(_TEMPORARY, FILE)
+        await disk.sync_directory()
+    except OSError as error:
+        raise StorageFailedError(f"cannot write {FILE}: {error.strerror}") from error
+    return identity
+
+
+def _parse(content: bytes) -> Identity:
+    try:
+        fields = json.loads(content)
+        if fields["format"] > FORMAT:
+            raise ConfigError(
+                f"{FILE} has format {fields['format']}, this version knows up to {FORMAT}: "
+                "the data directory was written by a newer version"
+            )
+        return Identity(
+            bytes.fromhex(fields["cluster_id"]),
+            NodeId(fields["node_id"]),
+            bytes.fromhex(fields["node_uuid"]),
+        )
+    except (ValueError, KeyError, TypeError) as error:
+        raise CorruptionError(
+            f"not a node identity: {error}", segment=FILE, offset=0, shard=None
+        ) from error

@@ -1,0 +1,363 @@
+"""A node: puts cores and drivers together, and leads them from recovery to stop.
+
+Everything of one node hangs on one `Node` object, nothing on the process, so that the simulator
+runs many of them in one. Any failure that is not a caller's, a peer's or a full disk's ends the
+node: what it held is on disk, and starting again is safe.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+from ssgovern.api.native.server import NativeServer
+from ssgovern.controller.standalone import decide_shard_map
+from ssgovern.errors import ConfigError
+from ssgovern.model import (
+    SHARDS,
+    LogPosition,
+    NodeId,
+    Outcome,
+    ShardId,
+    ShardMap,
+)
+from ssgovern.node.config import ServerConfig
+from ssgovern.node.identity import Identity, load_or_create
+from ssgovern.node.log_driver import LogDriver
+from ssgovern.node.push_driver import PushDriver
+from ssgovern.node.recovery import Progress, Recovered, recover
+from ssgovern.node.session_driver import SessionDriver
+from ssgovern.node.snapshot_driver import SnapshotDriver
+from ssgovern.registry.protection import Protection, ProtectionPolicy
+from ssgovern.registry.sessions import SessionTable, SessionTiming
+from ssgovern.registry.state import ShardState
+from ssgovern.replication.primary import PrimaryLog, Proposal
+from ssgovern.runtime import Disk, Runtime
+from ssgovern.service.push import PushService
+from ssgovern.service.registry import RegistryService
+from ssgovern.version import __version__
+from ssgovern.wire.pb import log_pb2, native_pb2
+
+log = logging.getLogger("ssgovern.node")
+
+SESSION_TICK_MS = 250.0
+
+
+class Ready(NamedTuple):
+    """What a node says when it serves."""
+
+    host: str
+    port: int
+    identity: Identity
+    services: int
+    instances: int
+    sessions: int
+    entries_replayed: int
+    recovery_s: float
+
+
+class Node:
+    """One node. Make it, `run` it once, `stop` it from the same loop."""
+
+    def __init__(
+        self,
+        config: ServerConfig,
+        runtime: Runtime,
+        *,
+        on_progress: Callable[[Progress], None] | None = None,
+        on_ready: Callable[[Ready], None] | None = None,
+        resident_bytes: Callable[[], int] | None = None,
+    ) -> None:
+        self._config = config
+        self._runtime = runtime
+        self._on_progress = on_progress or _ignore
+        self._on_ready = on_ready or _ignore
+        self._resident_bytes = resident_bytes or (lambda: 0)
+        self._stop = asyncio.Event()
+        self._failure: BaseException | None = None
+        self._disks: list[Disk] = []
+        self.states: list[ShardState] = []
+        self.logs: list[PrimaryLog] = []
+        self.registry: RegistryService
+        self.push: PushService
+        self.server: NativeServer
+        self._log_driver: LogDriver
+        self._session_driver: SessionDriver
+        self._push_driver: PushDriver
+        self._snapshot_driver: SnapshotDriver
+        self._map: ShardMap
+        self._identity: Identity
+        self._started_s = 0.0
+
+    def __repr__(self) -> str:
+        return f"<Node {self._config.node.name} id={self._config.node.id}>"
+
+    def stop(self) -> None:
+        """Ask the node to stop: finish what it took, take snapshots, close."""
+        self._stop.set()
+
+    async def run(self) -> None:
+        """Recover, serve until `stop`, and stop. Raises what ended the node otherwise."""
+        loop = asyncio.get_running_loop()
+        self._started_s = loop.time()
+        loop.set_exception_handler(self._on_loop_error)
+        try:
+            recovered = await self._recover()
+            self._assemble(recovered)
+            await self._serve(recovered)
+        finally:
+            for disk in self._disks:
+                await disk.close()
+
+    # --- recovery --------------------------------------------------------------------------
+
+    def _open_disk(self, path: str) -> Disk:
+        disk = self._runtime.open_disk(path)
+        self._disks.append(disk)
+        return disk
+
+    async def _recover(self) -> Recovered:
+        data_dir = self._config.data_dir
+        root = self._open_disk(data_dir)
+        self._identity = await load_or_create(root, NodeId(self._config.node.id), self._runtime)
+        self._snapshot_disk = self._open_disk(f"{data_dir}/snapshots")
+        return await recover(
+            self._open_disk(f"{data_dir}/wal"),
+            self._snapshot_disk,
+            self._identity.node_uuid,
+            self._config.storage.segment_bytes,
+            self._on_progress,
+        )
+
+    def _assemble(self, recovered: Recovered) -> None:
+        config = self._config
+        node_id = self._identity.node_id
+        self.states = recovered.states
+        tails = [state.position for state in self.states]
+        self._map = decide_shard_map(node_id, tails, recovered.wal.promises)
+        self.logs = [
+            PrimaryLog(ShardId(shard), row.epoch, tails[shard], row.in_sync)
+            for shard, row in enumerate(self._map.shards)
+        ]
+        interval_ms = config.durability_interval_ms
+        self._log_driver = LogDriver(
+            recovered.wal,
+            self.logs,
+            node_id,
+            on_committed=self._on_committed,
+            failpoint=self._runtime.failpoint,
+            sync_interval_s=interval_ms / 1000.0 if interval_ms else None,
+        )
+        self.registry = RegistryService(
+            self.states, self._restored_sessions(), self._log_driver, self._runtime.wall_ms
+        )
+        self.push = PushService(self.registry)
+        self._push_driver = PushDriver(self.push)
+        self._session_driver = SessionDriver(self.registry, SESSION_TICK_MS)
+        self.server = NativeServer(
+            self.registry,
+            self.push,
+            hello=native_pb2.HelloResponse(
+                cluster_id=self._identity.cluster_id,
+                node_id=node_id,
+                node_name=config.node.name,
+                session_ttl_ms=config.session.ttl_ms,
+                heartbeat_interval_ms=config.session.heartbeat_interval_ms,
+                map_version=self._map.version,
+            ),
+            status=self.status,
+            end_refused=self._session_driver,
+            wake_push=self._push_driver.wake,
+            connections_max=config.limits.connections_max,
+            connections_per_address_max=config.limits.connections_per_address_max,
+        )
+        self._snapshot_driver = SnapshotDriver(
+            self._snapshot_disk,
+            self._identity.node_uuid,
+            self.states,
+            recovered.snapshotted,
+            self._log_driver,
+            wal_bytes=config.storage.wal_bytes_before_snapshot,
+        )
+
+    def _restored_sessions(self) -> SessionTable:
+        """Give every session that owns something a full time to live on this node."""
+        config = self._config
+        table = SessionTable(
+            SessionTiming(
+                ttl_ms=config.session.ttl_ms,
+                close_grace_ms=config.session.close_grace_ms,
+                tick_ms=SESSION_TICK_MS,
+            ),
+            Protection(
+                ProtectionPolicy(
+                    share=config.protection.share,
+                    sessions_min=config.protection.sessions_min,
+                    hold_ms=config.protection.hold_ms,
+                )
+            ),
+        )
+        now_ms = asyncio.get_running_loop().time() * 1000.0
+        for state in self.states:
+            for session_id in state.owned:
+                session = table.find(session_id) or table.open(session_id, now_ms)
+                table.claim(session, 1 << state.shard)
+        return table
+
+    # --- serving ---------------------------------------------------------------------------
+
+    async def _serve(self, recovered: Recovered) -> None:
+        async with asyncio.TaskGroup() as drivers:
+            drivers.create_task(self._log_driver.run(), name="log")
+            await self._start_epochs()
+            host, port = await self._listen()
+            others = [
+                drivers.create_task(self._push_driver.run(self.server), name="push"),
+                drivers.create_task(self._session_driver.run(self.server), name="sessions"),
+                drivers.create_task(self._snapshot_driver.run(), name="snapshots"),
+            ]
+            self._say_ready(host, port, recovered.entries_replayed)
+            await self._stop.wait()
+            if self._failure is not None:
+                raise self._failure
+
+            log.info("stopping: no new requests are taken")
+            self.server.stop_accepting()
+            await self._log_driver.drain()
+            self.server.close_all()
+            for task in others:
+                task.cancel()
+            await self._snapshot_driver.snapshot_all()
+            log.info("stopped: all that was acknowledged is on disk")
+
+    async def _listen(self) -> tuple[str, int]:
+        where = self._config.listen
+        try:
+            return await self.server.listen(where.host, where.port)
+        except OSError as error:
+            raise ConfigError(
+                f"cannot listen on {where.host}:{where.port}: {error.strerror or error}; "
+                "is another node running? name another address with --listen-host, --listen-port"
+            ) from error
+
+    async def _start_epochs(self) -> None:
+        """Write the first entry of this life's epoch into every shard."""
+        started = EpochWaiter(SHARDS)
+        for shard in range(SHARDS):
+            record = log_pb2.Record(time_ms=self._runtime.wall_ms())
+            record.epoch_started.node_id = self._identity.node_id
+            self._log_driver.propose(ShardId(shard), record, started)
+        await started.done
+
+    def _say_ready(self, host: str, port: int, entries_replayed: int) -> None:
+        services, instances = self.registry.totals()
+        self._on_ready(
+            Ready(
+                host,
+                port,
+                self._identity,
+                services,
+                instances,
+                len(self.registry.sessions),
+                entries_replayed,
+                asyncio.get_running_loop().time() - self._started_s,
+            )
+        )
+
+    def _on_committed(self, committed: list[Proposal]) -> None:
+        """Apply, answer, tell: in that order, so that who is answered can read what it wrote."""
+        apply = self.registry.apply
+        shards: dict[ShardId, None] = {}
+        for proposal in committed:
+            outcome = apply(proposal)
+            proposal.waiter.on_outcome(proposal, outcome)
+            shards[proposal.shard] = None
+        changes = self.registry.take_changes(shards)
+        if changes:
+            self._push_driver.offer(changes)
+        self.server.flush()
+
+    def _on_loop_error(self, loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
+        """A callback raised: a fault of ours, after which this node's memory is in doubt."""
+        error = context.get("exception")
+        log.critical(
+            "%s", context.get("message"), exc_info=error if isinstance(error, Exception) else None
+        )
+        if isinstance(error, OSError):
+            # A transport's own trouble with its socket; the connection is gone, nothing else.
+            return
+        self._failure = (
+            error if isinstance(error, BaseException) else RuntimeError(str(context.get("message")))
+        )
+        self._stop.set()
+
+    # --- questions -------------------------------------------------------------------------
+
+    def status(self) -> native_pb2.StatusResponse:
+        """Describe the node as it is now."""
+        services, instances = self.registry.totals()
+        wal_bytes, wal_segments = self._log_driver.wal_size
+        now_s = asyncio.get_running_loop().time()
+        return native_pb2.StatusResponse(
+            node_name=self._config.node.name,
+            node_id=self._identity.node_id,
+            cluster_id=self._identity.cluster_id,
+            version=__version__,
+            uptime_ms=int((now_s - self._started_s) * 1000),
+            shards=SHARDS,
+            services=services,
+            instances=instances,
+            sessions=len(self.registry.sessions),
+            connections=len(self.server),
+            subscriptions=self.push.subscriptions.count,
+            sessions_protected=self.registry.sessions.held,
+            entries_committed=self._log_driver.entries,
+            wal_bytes=wal_bytes,
+            wal_segments=wal_segments,
+            wal_batches=self._log_driver.batches,
+            wal_sync_us=int(self._log_driver.last_write_s * 1_000_000),
+            writes_refused=self._log_driver.writes_refused,
+            map_version=self._map.version,
+            loop_stall_ms_max=int(self._session_driver.stall_ms_max),
+            pushes=self.push.pushes,
+            expirations=self.registry.expirations,
+            resident_bytes=self._resident_bytes(),
+            durability=self._config.durability,
+            data_dir=self._config.data_dir,
+        )
+
+    def validate(self) -> None:
+        """Assert every invariant of every core. For the simulator and tests."""
+        for state in self.states:
+            state.validate()
+        for primary in self.logs:
+            primary.validate()
+        self.registry.sessions.validate()
+        self.push.subscriptions.validate()
+
+    def positions(self) -> Iterable[LogPosition]:
+        """Return up to where each shard is applied."""
+        return [state.position for state in self.states]
+
+
+def _ignore(what: object) -> None:
+    """Nobody wants to know."""
+
+
+class EpochWaiter:
+    """Waits until every shard has begun its epoch."""
+
+    def __init__(self, shards: int) -> None:
+        self._open = shards
+        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def on_outcome(self, proposal: Proposal, outcome: Outcome) -> None:
+        self._open -= 1
+        if self.done.done():
+            return
+        if outcome.error is not None:
+            self.done.set_exception(outcome.error)
+        elif not self._open:
+            self.done.set_result(None)

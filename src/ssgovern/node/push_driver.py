@@ -1,0 +1,67 @@
+"""The one task that writes to subscribers.
+
+Changes go out as they commit, in slices, so that ten thousand subscribers do not keep the loop
+from hearing heartbeats; subscribers that lack something are brought up to date between them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from ssgovern import limits
+from ssgovern.api.native.server import NativeServer
+from ssgovern.registry.state import Change
+from ssgovern.service.push import PushService
+
+
+class PushDriver:
+    """Owner of the `PushService`'s output."""
+
+    def __init__(self, push: PushService) -> None:
+        self._push = push
+        self._wake = asyncio.Event()
+
+    def wake(self) -> None:
+        """There is something to tell somebody."""
+        self._wake.set()
+
+    def offer(self, changes: list[Change]) -> None:
+        """Take committed changes."""
+        if self._push.offer(changes):
+            self._wake.set()
+
+    async def run(self, server: NativeServer) -> None:
+        """Tell, for ever."""
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            while await self._tell_change() or await self._catch_up(server):
+                pass
+
+    async def _tell_change(self) -> bool:
+        telling = self._push.next_change()
+        if telling is None:
+            return False
+        change, frames, audience = telling
+        tell = self._push.tell
+        for start in range(0, len(audience), limits.FAN_OUT_SLICE):
+            if start:
+                await asyncio.sleep(0)
+            for subscriber in audience[start : start + limits.FAN_OUT_SLICE]:
+                tell(subscriber, change, frames)
+        return True
+
+    async def _catch_up(self, server: NativeServer) -> bool:
+        if not server.lacking:
+            return False
+        for _ in range(min(len(server.lacking), limits.FAN_OUT_SLICE)):
+            connection = next(iter(server.lacking), None)
+            if connection is None:
+                break
+            del server.lacking[connection]
+            if self._push.catch_up(connection):
+                # To the end of the line: one with much to learn must not hold up the others.
+                server.lacking[connection] = None
+                break
+        await asyncio.sleep(0)
+        return True

@@ -1,0 +1,133 @@
+"""The process around a node: event loop, signals, the lock on its data, garbage collection.
+
+What only a real process has is here, so that `Node` runs as it is under the simulator.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import gc
+import logging
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from ssgovern.errors import ConfigError
+from ssgovern.node.config import ServerConfig
+from ssgovern.node.node import Node, Ready
+from ssgovern.node.recovery import Progress
+from ssgovern.runtime.real import RealRuntime
+
+log = logging.getLogger("ssgovern.node")
+
+_LOCK_FILE = "lock"
+
+
+def run(
+    config: ServerConfig,
+    *,
+    failpoints: str = "",
+    on_progress: Callable[[Progress], None] | None = None,
+    on_ready: Callable[[Ready], None] | None = None,
+) -> None:
+    """Run a node in this process until SIGTERM or SIGINT; a second signal stops at once.
+
+    Raises SsGovernError if the node cannot start or its disk failed. Logging is the caller's.
+    """
+    with _locked(Path(config.data_dir)), asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        runner.run(_run_node(config, failpoints, on_progress, on_ready))
+
+
+async def _run_node(
+    config: ServerConfig,
+    failpoints: str,
+    on_progress: Callable[[Progress], None] | None,
+    on_ready: Callable[[Ready], None] | None,
+) -> None:
+    def ready(what: Ready) -> None:
+        # What was recovered lives long: it is taken out of the collector's sight, whose full
+        # passes would otherwise stop the loop for as long as it takes to walk all of it.
+        gc.freeze()
+        gc.enable()
+        if on_ready is not None:
+            on_ready(what)
+
+    node = Node(
+        config,
+        RealRuntime(failpoints=failpoints),
+        on_progress=on_progress,
+        on_ready=ready,
+        resident_bytes=resident_bytes,
+    )
+    loop = asyncio.get_running_loop()
+    signals = 0
+    gc.disable()
+
+    def on_signal() -> None:
+        nonlocal signals
+        signals += 1
+        if signals > 1:
+            log.warning("second signal: stopping at once")
+            os._exit(130)
+        node.stop()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal)
+    try:
+        await node.run()
+    except BaseExceptionGroup as failures:
+        raise _first(failures) from failures
+
+
+def _first(failures: BaseExceptionGroup[BaseException]) -> BaseException:
+    """Return the failure that came first; the others are its consequences."""
+    first = failures.exceptions[0]
+    return _first(first) if isinstance(first, BaseExceptionGroup) else first
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.new_event_loop
+    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
+    return factory
+
+
+@contextmanager
+def _locked(data_dir: Path) -> Iterator[None]:
+    """Hold the data directory's lock, so that no two processes ever write to it."""
+    try:
+        data_dir.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(data_dir / _LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        raise ConfigError(
+            f"cannot use the data directory {data_dir}: {error.strerror}; "
+            "name another one with --data-dir"
+        ) from error
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            holder = os.read(descriptor, 32).decode(errors="replace").strip()
+            raise ConfigError(
+                f"the data directory {data_dir} is in use by process {holder or '?'}: "
+                "stop that node or name another directory with --data-dir"
+            ) from None
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, f"{os.getpid()}\n".encode())
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def resident_bytes() -> int:
+    """Return the memory this process holds, 0 where the system does not tell."""
+    try:
+        pages = Path("/proc/self/statm").read_text(encoding="ascii").split()[1]
+    except FileNotFoundError:
+        return 0
+    return int(pages) * os.sysconf("SC_PAGE_SIZE")

@@ -1,0 +1,76 @@
+"""The one task that lets sessions expire, and measures how long the loop stood still."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from ssgovern.api.native.server import NativeServer
+from ssgovern.errors import SessionUnknownError
+from ssgovern.model import Outcome, SessionId
+from ssgovern.registry.sessions import Session
+from ssgovern.replication.primary import Proposal
+from ssgovern.service.registry import RegistryService
+from ssgovern.wire.pb import log_pb2
+
+log = logging.getLogger("ssgovern.sessions")
+
+
+class SessionDriver:
+    """Ticks the session table; waiter of the ends it proposes."""
+
+    def __init__(self, registry: RegistryService, tick_ms: float) -> None:
+        self._registry = registry
+        self._tick_s = tick_ms / 1000.0
+        self._loop = asyncio.get_running_loop()
+        self._protecting = False
+        self.stall_ms_max = 0.0
+        """Longest time by which a tick came late."""
+
+    async def run(self, server: NativeServer) -> None:
+        """Tick, for ever."""
+        ticks = 0
+        while True:
+            due = self._loop.time() + self._tick_s
+            await asyncio.sleep(self._tick_s)
+            now = self._loop.time()
+            self.stall_ms_max = max(self.stall_ms_max, (now - due) * 1000.0)
+            self._expire(now * 1000.0)
+            ticks += 1
+            if ticks % 4 == 0:
+                server.sweep()
+
+    def _expire(self, now_ms: float) -> None:
+        sessions = self._registry.sessions
+        ending = sessions.tick(now_ms)
+        for session in ending:
+            self._end(session)
+        if ending:
+            log.info("%d sessions expired, %d are left", len(ending), len(sessions))
+        if bool(sessions.held) != self._protecting:
+            self._protecting = bool(sessions.held)
+            if self._protecting:
+                log.warning(
+                    "protection: %d sessions of a shard would expire at once, "
+                    "more than is likely; they are held back for a while",
+                    sessions.held,
+                )
+            else:
+                log.warning("protection has ended")
+
+    def _end(self, session: Session) -> None:
+        connection = session.connection
+        self._registry.end_session(session, log_pb2.SESSION_END_EXPIRED, self)
+        if connection is not None:
+            connection.refuse(
+                SessionUnknownError(
+                    "the session expired: no heartbeat came in time; say hello again",
+                    session_id=session.id.hex(),
+                )
+            )
+
+    def on_outcome(self, proposal: Proposal, outcome: Outcome) -> None:
+        """The log took the end of a session, or could not: then it expires again later."""
+        if outcome.error is not None:
+            ended = SessionId(proposal.record.session_ended.session_id)
+            self._registry.retry_end(ended, proposal.shard, self._loop.time() * 1000.0)

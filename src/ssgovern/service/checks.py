@@ -1,0 +1,106 @@
+"""What a request must obey before it may reach the log. Pure.
+
+Everything that depends only on the request is refused here, so that a bad request costs no log
+entry and a replayed log never meets one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ssgovern import limits
+from ssgovern.errors import InvalidArgumentError, LimitExceededError
+from ssgovern.model import (
+    Pattern,
+    ServiceKey,
+    check_instance,
+    check_key,
+    check_metadata,
+    check_name,
+    check_prefix,
+    check_weight,
+    instance_id,
+)
+from ssgovern.wire.pb import model_pb2, native_pb2
+
+
+def service_key(message: model_pb2.ServiceKey) -> ServiceKey:
+    """Return the key of a request, checked."""
+    key = ServiceKey(message.namespace, message.group, message.service)
+    check_key(key)
+    return key
+
+
+def pattern(message: native_pb2.Pattern) -> Pattern:
+    """Return the pattern of a request, checked."""
+    check_name("namespace", message.namespace)
+    check_name("group", message.group)
+    check_prefix("prefix", message.prefix)
+    return Pattern(message.namespace, message.group, message.prefix)
+
+
+def instance(message: model_pb2.Instance) -> None:
+    """Check an instance that asks to be registered; fill in its id if it brings none."""
+    host = message.host
+    port = message.port
+    name = message.id
+    if not name:
+        name = message.id = instance_id(host, port)
+    check_instance(name, host, port, message.weight, message.zone, message.version)
+    if not 0 <= message.status <= model_pb2.STATUS_DOWN:
+        raise InvalidArgumentError(f"status {message.status} is not known", field="status")
+    check_metadata(message.metadata)
+    # Repeated or unknown fields would not show in the checks above.
+    if message.ByteSize() > limits.INSTANCE_BYTES_MAX:
+        raise LimitExceededError(
+            f"the instance is longer than {limits.INSTANCE_BYTES_MAX} bytes",
+            field="instance",
+            limit=limits.INSTANCE_BYTES_MAX,
+        )
+
+
+def change(message: native_pb2.InstanceChange) -> None:
+    """Check what an update wants to set."""
+    if message.HasField("weight"):
+        check_weight(message.weight)
+    if message.HasField("status") and not 0 <= message.status <= model_pb2.STATUS_DOWN:
+        raise InvalidArgumentError(f"status {message.status} is not known", field="status")
+    check_metadata(message.metadata_set)
+    if len(message.metadata_remove) > limits.METADATA_PAIRS_MAX:
+        raise LimitExceededError(
+            f"at most {limits.METADATA_PAIRS_MAX} metadata keys may be removed at once",
+            field="metadata_remove",
+            limit=limits.METADATA_PAIRS_MAX,
+        )
+
+
+def listing(request: native_pb2.ListServicesRequest) -> None:
+    """Check what a listing asks for."""
+    check_name("namespace", request.namespace)
+    if request.group:
+        check_name("group", request.group)
+    check_prefix("prefix", request.prefix)
+
+
+def distinct(keys: Sequence[ServiceKey], registrations: Sequence[native_pb2.Registration]) -> None:
+    """Check that no instance is in a batch twice: which of the two was meant?"""
+    seen: dict[tuple[ServiceKey, str], None] = {}
+    for key, registration in zip(keys, registrations, strict=True):
+        name = registration.instance.id
+        if (key, name) in seen:
+            raise InvalidArgumentError(
+                f"instance {name!r} of {key} is in the batch twice", field="registrations"
+            )
+        seen[key, name] = None
+
+
+def batch(count: int) -> None:
+    """Check how many registrations come at once."""
+    if not count:
+        raise InvalidArgumentError("no registration in the request", field="registrations")
+    if count > limits.REGISTER_BATCH_MAX:
+        raise LimitExceededError(
+            f"{count} registrations at once: at most {limits.REGISTER_BATCH_MAX} are allowed",
+            field="registrations",
+            limit=limits.REGISTER_BATCH_MAX,
+        )
