@@ -174,8 +174,8 @@ class SegmentReader:
         damage_lsn = self.lsn
         may_be_proof = _above(damage_lsn, upto=self._base_lsn + end)
         checksum_bytes_left = _CHECKSUM_BYTES_MAX
-        for start in range(first, end, CHUNK_BYTES):
-            seen = self._disk.read(self._name, start, CHUNK_BYTES + _LSN_BYTES - 1)
+        for start in range(first, end, self._chunk_bytes):
+            seen = self._disk.read(self._name, start, self._chunk_bytes + _LSN_BYTES - 1)
             for match in may_be_proof.finditer(seen):
                 at = match.start()
                 offset = start + at - SYNCED_LSN_OFFSET

@@ -23,7 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 from ssgovern.errors import CorruptionError
 from ssgovern.model import LogPosition
@@ -50,6 +50,7 @@ from ssgovern.storage.format import (
     salt_of,
 )
 from ssgovern.storage.reader import (
+    CHUNK_BYTES,
     Piece,
     SegmentFile,
     SegmentReader,
@@ -97,31 +98,6 @@ OnRecord = Callable[[WalRecord], None]
 OnProgress = Callable[[RecoveryProgress], Awaitable[None]]
 
 
-async def recover_log(
-    disk: Disk, *, identity: bytes, on_record: OnRecord, on_progress: OnProgress | None
-) -> LogState:
-    """Replay the whole log through `on_record` and make it fit for appending.
-
-    What `on_record` was given is durable only when this returns.
-    """
-    await pin_names(disk)
-    await _remove_leftovers(disk)
-    files = find_segments(disk)
-    for file in files:
-        check_identity(file.header.identity, identity, name=file.name)
-    state = LogState(identity)
-    replay = _Replay(state, on_record, on_progress, sum(file.file_bytes for file in files))
-    tail = b""
-    for file in files:
-        tail = await replay.segment(disk, file)
-    if not files:
-        await open_segment(disk, state)
-    elif tail or replay.torn:
-        await open_segment(disk, state, tail=tail)
-    # Else the last file ends exactly where its bytes are proven, and may be continued.
-    return state
-
-
 async def open_segment(disk: Disk, state: LogState, *, tail: bytes = b"") -> None:
     """Create the next segment, durable, and make it the last of `state`.
 
@@ -146,31 +122,56 @@ async def open_segment(disk: Disk, state: LogState, *, tail: bytes = b"") -> Non
     state.end_lsn = state.synced_lsn = state.proven_lsn = end_lsn
 
 
-class _Replay:
-    """One pass over all segments."""
+class Recovery:
+    """One recovery of the log in `disk`: replays all of it and makes it fit for appending.
+
+    What `on_record` was given is durable only when `run` returns.
+    """
+
+    chunk_bytes: ClassVar[int] = CHUNK_BYTES
 
     def __init__(
-        self,
-        state: LogState,
-        on_record: OnRecord,
-        on_progress: OnProgress | None,
-        bytes_total: int,
+        self, disk: Disk, identity: bytes, on_record: OnRecord, on_progress: OnProgress | None
     ) -> None:
-        self._state = state
+        self._disk = disk
+        self._state = LogState(identity)
         self._on_record = on_record
         self._on_progress = on_progress
-        self._bytes_total = bytes_total
         self._bytes_done = 0
+        self._bytes_total = 0
         self._records = 0
-        self.torn = False
 
-    async def segment(self, disk: Disk, file: SegmentFile) -> bytes:
+    async def run(self) -> LogState:
+        await pin_names(self._disk)
+        await _remove_leftovers(self._disk)
+        files = find_segments(self._disk)
+        for file in files:
+            check_identity(file.header.identity, self._state.identity, name=file.name)
+        self._bytes_total = sum(file.file_bytes for file in files)
+        unproven = b""
+        for file in files:
+            unproven = await self._replay(file)
+        await self._settle_end(unproven)
+        return self._state
+
+    async def _settle_end(self, unproven: bytes) -> None:
+        """See to it that the log goes on in a file of which every byte is durable."""
+        state = self._state
+        last = state.segments[-1] if state.segments else None
+        if last is not None and last.file_bytes == state.proven_lsn - last.base_lsn + (
+            SEGMENT_HEADER_BYTES
+        ):
+            # Ends exactly where it is proven to be durable: may be continued as it is.
+            return
+        await open_segment(self._disk, state, tail=unproven)
+
+    async def _replay(self, file: SegmentFile) -> bytes:
         """Replay one segment. Return the bytes of its records that are kept but not proven."""
         state = self._state
         segment = Segment(file.header.sequence, file.header.base_lsn, file.file_bytes)
         state.segments.append(segment)
         state.proven_lsn = max(state.proven_lsn, file.header.synced_lsn)
-        reader = SegmentReader(disk, file)
+        reader = SegmentReader(self._disk, file, chunk_bytes=self.chunk_bytes)
         unproven: list[Piece] = []
         while (piece := reader.next_piece()) is not None:
             self._deliver(piece, segment)
@@ -180,8 +181,7 @@ class _Replay:
                 del unproven[0]
             await self._report(segment.name, self._bytes_done + reader.offset)
         self._bytes_done += file.file_bytes
-        reader.check_end(state.proven_lsn)
-        self.torn = file.end_lsn is None and reader.leftover_bytes > 0
+        self._judge_end(reader)
         state.end_lsn = reader.lsn
         state.synced_lsn = state.proven_lsn
         if not unproven:
@@ -190,6 +190,9 @@ class _Replay:
         # pages that a failed sync left behind may be dropped at any time.
         kept = b"".join(piece.encoded for piece in unproven)
         return kept[max(0, state.proven_lsn - unproven[0].lsn) :]
+
+    def _judge_end(self, reader: SegmentReader) -> None:
+        reader.check_end(self._state.proven_lsn)
 
     def _deliver(self, piece: Piece, segment: Segment) -> None:
         promises, last, deliver = self._state.promises, segment.last, self._on_record

@@ -17,7 +17,7 @@ One task owns a `Wal`. `release` alone may run beside the other calls (but not b
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 from ssgovern import limits
 from ssgovern.errors import DiskFullError, LimitExceededError, StorageFailedError
@@ -29,9 +29,9 @@ from ssgovern.storage.recovery import (
     LogState,
     OnProgress,
     OnRecord,
+    Recovery,
     Segment,
     open_segment,
-    recover_log,
 )
 
 _MARK = (LogEntry(0, 0, 0, b"", MARK),)
@@ -44,6 +44,8 @@ class SegmentSize(NamedTuple):
 
 class Wal:
     """The log of a node, recovered and open for appending. Made by `Wal.recover`."""
+
+    recovery: ClassVar[type[Recovery]] = Recovery
 
     def __init__(self, disk: Disk, state: LogState, *, segment_bytes: int) -> None:
         self._disk = disk
@@ -74,9 +76,7 @@ class Wal:
         they are), ConfigError for the log of another node or a newer program, DiskFullError,
         StorageFailedError.
         """
-        state = await recover_log(
-            disk, identity=identity, on_record=on_record, on_progress=on_progress
-        )
+        state = await cls.recovery(disk, identity, on_record, on_progress).run()
         return cls(disk, state, segment_bytes=segment_bytes)
 
     def __repr__(self) -> str:
@@ -105,6 +105,11 @@ class Wal:
     def last_synced_lsn(self) -> int:
         """All records below it are durable."""
         return self._state.synced_lsn
+
+    @property
+    def promises(self) -> Mapping[int, int]:
+        """Per shard, the highest epoch whose predecessors this node promised to refuse."""
+        return self._state.promises
 
     async def append(self, entries: Sequence[LogEntry], *, sync: bool = True) -> None:
         """Append one batch; with `sync`, return when it (and all before it) is durable.

@@ -1,0 +1,530 @@
+"""Crash fuzz of the WAL and the snapshots alone: ALICE in miniature.
+
+No event loop: a process is a few coroutines, driven by hand, and every await is a place where
+it may die or the disk may fail. One run is one machine that lives, crashes and recovers several
+times; a run is its seed, and repeats exactly.
+
+What must hold after each recovery (`_Truth.check`):
+- per shard, what is recovered (snapshot and log together) is what was appended, in order, up to
+  a point not before the last durable acknowledgement (after a mere kill: not before the last
+  append that returned);
+- a batch that was refused for lack of space never comes back;
+- the highest promised epoch is not forgotten;
+- a bit that rots below an offset proven durable is reported, and nothing else ever is.
+
+`storage_mutants` holds planted bugs, each of which this fuzz has to find.
+
+    python -m ssgovern.sim.storage_fuzz --runs 1000 [--seed 0] [--mutant NAME]
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import struct
+import sys
+import zlib
+from collections import Counter, deque
+from collections.abc import Callable, Coroutine, Generator, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Final, NamedTuple
+
+from ssgovern.errors import CorruptionError, DiskFullError, StorageFailedError
+from ssgovern.model import LogPosition
+from ssgovern.runtime import Disk
+from ssgovern.sim.disk import UNLIMITED, DiskImage, PowerCut, SimDisk
+from ssgovern.sim.storage_mutants import HONEST, MUTANTS, Mutant
+from ssgovern.storage import (
+    ENTRY,
+    EPOCH,
+    LogEntry,
+    RecoveryProgress,
+    SnapshotFile,
+    Wal,
+    WalRecord,
+    epoch_promise,
+    write_snapshot,
+)
+from ssgovern.storage.format import SEGMENT_HEADER_BYTES
+from ssgovern.storage.reader import find_segments
+from ssgovern.storage.recovery import Recovery
+
+IDENTITY: Final = b"crash-fuzz-node!"
+LIVES_PER_RUN: Final = 10
+SHARDS_USED: Final = 4
+_FACT: Final = struct.Struct(">IQI")
+
+
+class ViolationError(AssertionError):
+    """An invariant does not hold."""
+
+
+class Fact(NamedTuple):
+    """An entry as the checker remembers it."""
+
+    epoch: int
+    revision: int
+    checksum: int
+
+
+@dataclass(slots=True)
+class RunReport:
+    """`counts`: how often each kind of event of the story happened."""
+
+    seed: int
+    counts: Counter[str] = field(default_factory=Counter)
+    violation: str | None = None
+    story: list[str] = field(default_factory=list)
+
+
+class _Pause:
+    """What a disk operation awaits: control goes back to the machine."""
+
+    __slots__ = ("operation",)
+
+    def __init__(self, operation: str) -> None:
+        self.operation = operation
+
+    def __await__(self) -> Generator[str, None, None]:
+        yield self.operation
+
+
+async def _pause(operation: str) -> None:
+    await _Pause(operation)
+
+
+class _ShardTruth:
+    """What was appended to one shard, and how much of it has to survive what."""
+
+    __slots__ = ("durable", "epoch", "facts", "promised", "returned")
+
+    def __init__(self) -> None:
+        self.facts: list[Fact] = []
+        self.returned = 0
+        self.durable = 0
+        self.epoch = 1
+        self.promised = 0
+        """The highest epoch whose promise is durable."""
+
+
+class _Truth:
+    """Of all shards; checks what a recovery found against it."""
+
+    def __init__(self) -> None:
+        self.shards = {shard: _ShardTruth() for shard in range(SHARDS_USED)}
+        self.only_killed = False
+        """Since the last recovery the process died, but no byte was lost with it."""
+        self.bit_rotted_anywhere = False
+
+    def check(self, found: dict[int, list[Fact]], promises: dict[int, int]) -> None:
+        for shard, truth in self.shards.items():
+            facts = found[shard]
+            count = len(facts)
+            if facts != truth.facts[:count]:
+                raise ViolationError(
+                    f"shard {shard}: recovered what was not appended, or out of order"
+                )
+            at_least = truth.returned if self.only_killed else truth.durable
+            if count < at_least and not self.bit_rotted_anywhere:
+                raise ViolationError(
+                    f"shard {shard}: {count} recovered, {at_least} were acknowledged"
+                )
+            known = max(promises[shard], facts[-1].epoch if facts else 0)
+            if known < truth.promised and not self.bit_rotted_anywhere:
+                raise ViolationError(
+                    f"shard {shard}: promise {truth.promised} forgotten, {known} known"
+                )
+
+    def adopt(self, found: dict[int, list[Fact]], promises: dict[int, int]) -> None:
+        """After a recovery, what was found is durable, and what was not is gone."""
+        for shard, truth in self.shards.items():
+            truth.facts = found[shard]
+            truth.returned = truth.durable = len(truth.facts)
+            truth.promised = promises[shard]
+            truth.epoch = max(truth.promised, truth.facts[-1].epoch if truth.facts else 1)
+
+
+class _SmallChunkRecovery(Recovery):
+    chunk_bytes = 200
+
+
+class _SmallChunkWal(Wal):
+    """Reads back in so small chunks that records, proofs and tails cross their borders."""
+
+    recovery = _SmallChunkRecovery
+
+
+class _Batch(NamedTuple):
+    entries: list[LogEntry]
+    sizes: dict[int, int]
+    promises: dict[int, int]
+
+
+class Machine:
+    """One run: disks that outlive the processes on them, and a checker that outlives both."""
+
+    def __init__(self, seed: int, mutant: Mutant = HONEST) -> None:
+        self._rng = rng = random.Random(f"storage {seed}")
+        self._mutant = mutant
+        self._truth = _Truth()
+        self._log_image = DiskImage()
+        self._snapshot_image = DiskImage()
+        self._power_cut = rng.choice(list(PowerCut))
+        self._crash_chance = rng.choice((0.1, 0.03, 0.01, 0.005))
+        self._failing_sync_chance = rng.choice((0.0, 0.0, 0.01, 0.03))
+        self._disk_full_chance = rng.choice((0.0, 0.0, 0.05, 0.2))
+        self._bit_rot_chance = rng.choice((0.0, 0.0, 0.0, 0.3))
+        self._unsynced_chance = rng.choice((0.0, 0.0, 0.4, 0.9))
+        self._segment_bytes = rng.choice((300, 2_000, 20_000))
+        self._padding = rng.randbytes(4096)
+        self._bodies = 0
+        self._wal_class = mutant.wal
+        if mutant.wal is Wal and rng.random() < 0.5:
+            self._wal_class = _SmallChunkWal
+        self._wal: Wal | None = None
+        self._log_disk: Disk = SimDisk(self._log_image, _pause)
+        self._snapshot_disk: Disk = SimDisk(self._snapshot_image, _pause)
+        self._snapshotted: dict[int, LogPosition] = {}
+        self._proven_lsn = 0
+        """What a later record or header, itself durable, proves to have been durable."""
+        self._must_refuse = False
+        # A killed process runs no cleanup: its coroutines are kept until the run is over.
+        self._dead: list[Coroutine[Any, Any, None]] = []
+        self._story: deque[str] = deque(maxlen=60)
+        self.report = RunReport(seed)
+
+    def run(self) -> RunReport:
+        try:
+            for _ in range(LIVES_PER_RUN):
+                if not self._live():
+                    break
+        except ViolationError as violation:
+            self.report.violation = str(violation)
+        finally:
+            for coroutine in self._dead:
+                coroutine.close()
+        self.report.story = list(self._story)
+        return self.report
+
+    # --- life and death --------------------------------------------------------------------
+
+    def _live(self) -> bool:
+        """Run one process until it dies. Return whether the machine goes on."""
+        rng = self._rng
+        self._log_disk = self._mutant.disk(SimDisk(self._log_image, _pause))
+        self._snapshot_disk = self._mutant.disk(SimDisk(self._snapshot_image, _pause))
+        self._wal = None
+        tasks: list[Coroutine[Any, Any, None]] = [self._boot()]
+        self._dead += tasks
+        while rng.random() >= self._crash_chance:
+            self._maybe_fail_a_sync()
+            task = tasks[rng.randrange(len(tasks))]
+            try:
+                task.send(None)
+            except StopIteration:
+                if len(tasks) == 1:
+                    tasks = [self._write(), self._snapshot()]
+                    self._dead += tasks
+            except CorruptionError as error:
+                self._tell("corruption reported", error)
+                if not (self._must_refuse or self._truth.bit_rotted_anywhere):
+                    raise ViolationError(f"false report of corruption: {error}") from error
+                return False
+            except DiskFullError:
+                self._tell("disk full at recovery")
+                self._give_space()
+                break
+            except StorageFailedError as error:
+                self._tell("storage failed", error)
+                break
+        self._die()
+        return True
+
+    def _die(self) -> None:
+        rng = self._rng
+        truth = self._truth
+        self._log_image.fail_syncs = self._snapshot_image.fail_syncs = 0
+        if rng.random() < 0.7:
+            mode = self._power_cut
+            self._tell("power cut", mode.value)
+            self._log_image.cut_power(rng, mode)
+            self._snapshot_image.cut_power(rng, mode)
+            truth.only_killed = False
+        elif rng.random() < 0.3:
+            self._tell("kill and eviction of clean pages")
+            self._log_image.evict_clean_pages()
+            self._snapshot_image.evict_clean_pages()
+            truth.only_killed = False
+        else:
+            self._tell("kill")
+        rotten = self._must_refuse or truth.bit_rotted_anywhere
+        if not rotten and rng.random() < self._bit_rot_chance:
+            self._rot_a_bit()
+
+    def _maybe_fail_a_sync(self) -> None:
+        if self._rng.random() < self._failing_sync_chance:
+            image = self._rng.choice((self._log_image, self._snapshot_image))
+            image.fail_syncs = 1
+
+    def _give_space(self) -> None:
+        self._log_image.capacity_bytes = UNLIMITED
+        self._snapshot_image.capacity_bytes = UNLIMITED
+
+    def _rot_a_bit(self) -> None:
+        """Flip a bit that recovery has to notice, or (last) one that it may mistake for a tear."""
+        rng = self._rng
+        what = rng.choice(("log", "log", "snapshot", "anything"))
+        if what == "snapshot":
+            newest = {name.split("-")[1]: name for name in self._snapshots()}
+            if newest:
+                self._flip(self._snapshot_image, rng.choice(sorted(newest.values())), 0, None)
+                self._must_refuse = True
+            return
+        try:
+            files = find_segments(self._log_disk)
+        except CorruptionError:
+            # Only with a planted bug; the next recovery will say it.
+            return
+        if not files:
+            return
+        file = rng.choice(files)
+        base_lsn = file.header.base_lsn
+        if what == "anything":
+            self._truth.bit_rotted_anywhere = True
+            self._flip(self._log_image, file.name, 0, None)
+            return
+        proven_lsn = self._proven_lsn if file.end_lsn is None else file.end_lsn
+        self._must_refuse = True
+        self._flip(
+            self._log_image, file.name, 0, max(0, proven_lsn - base_lsn) + SEGMENT_HEADER_BYTES
+        )
+
+    def _flip(self, image: DiskImage, name: str, start: int, stop: int | None) -> None:
+        end = image.size(name) if stop is None else min(stop, image.size(name))
+        offset, bit = start + self._rng.randrange(end - start), self._rng.randrange(8)
+        self._tell("bit rot", f"bit {bit} of {name} at {offset}")
+        image.flip_bit(name, offset, bit)
+
+    def _snapshots(self) -> list[str]:
+        return [name for name in self._snapshot_image.names() if name.endswith(".snap")]
+
+    def _tell(self, event: str, detail: object = "") -> None:
+        self.report.counts[event] += 1
+        self._story.append(f"{event} {detail}")
+
+    # --- the process -----------------------------------------------------------------------
+
+    async def _boot(self) -> None:
+        found: dict[int, list[Fact]] = {shard: [] for shard in range(SHARDS_USED)}
+        promises = dict.fromkeys(range(SHARDS_USED), 0)
+        snapshotted: dict[int, LogPosition] = {}
+        for snapshot in await self._mutant.load_snapshots(self._snapshot_disk, IDENTITY):
+            found[snapshot.shard] = _facts_of(snapshot)
+            snapshotted[snapshot.shard] = snapshot.position
+            promises[snapshot.shard] = snapshot.position.epoch
+
+        def on_record(record: WalRecord) -> None:
+            if record.kind == EPOCH:
+                promises[record.shard] = max(promises[record.shard], record.epoch)
+                return
+            facts = found[record.shard]
+            if record.revision <= snapshotted.get(record.shard, LogPosition(0, 0)).revision:
+                return
+            if record.revision != len(facts) + 1:
+                raise ViolationError(
+                    f"shard {record.shard}: revision {record.revision} follows {len(facts)}"
+                )
+            facts.append(Fact(record.epoch, record.revision, zlib.crc32(record.body)))
+
+        wal = await self._wal_class.recover(
+            self._log_disk,
+            identity=IDENTITY,
+            on_record=on_record,
+            on_progress=_on_progress,
+            segment_bytes=self._segment_bytes,
+        )
+        self._tell("recovery", f"{wal!r} {[len(facts) for facts in found.values()]}")
+        if self._must_refuse:
+            raise ViolationError("damage to what was proven durable was not reported")
+        self._truth.check(found, promises)
+        self._truth.adopt(found, promises)
+        self._truth.only_killed = True
+        self._truth.bit_rotted_anywhere = False
+        self._wal = wal
+        self._snapshotted = snapshotted
+        self._proven_lsn = wal.last_synced_lsn
+
+    async def _write(self) -> None:
+        wal, rng = self._wal, self._rng
+        assert wal is not None, "the writer starts after recovery"
+        while True:
+            if rng.random() < self._disk_full_chance:
+                used = self._log_image.used_bytes
+                self._log_image.capacity_bytes = used + rng.randrange(3000)
+                used = self._snapshot_image.used_bytes
+                self._snapshot_image.capacity_bytes = used + rng.randrange(3000)
+            elif rng.random() < 0.5:
+                self._give_space()
+            draw = rng.random()
+            if draw < 0.1:
+                await self._mark(wal)
+            elif draw < 0.2:
+                await self._sync(wal)
+            else:
+                await self._append(
+                    wal, self._next_batch(), sync=rng.random() >= self._unsynced_chance
+                )
+
+    async def _append(self, wal: Wal, batch: _Batch, *, sync: bool) -> None:
+        shards = self._truth.shards
+        claimed_lsn = wal.last_synced_lsn
+        self._tell("append", f"{len(batch.entries)} at {wal.end_lsn} sync={sync}")
+        try:
+            await wal.append(batch.entries, sync=sync)
+        except DiskFullError:
+            self._tell("batch refused")
+            for shard, size in batch.sizes.items():
+                del shards[shard].facts[size:]
+            return
+        for shard in batch.sizes:
+            shards[shard].returned = len(shards[shard].facts)
+        if sync:
+            self._note_durable()
+            for shard, epoch in batch.promises.items():
+                shards[shard].promised = epoch
+            self._proven_lsn = max(self._proven_lsn, claimed_lsn)
+
+    async def _sync(self, wal: Wal) -> None:
+        await wal.sync()
+        self._note_durable()
+
+    async def _mark(self, wal: Wal) -> None:
+        try:
+            await wal.mark()
+        except DiskFullError:
+            self._tell("mark refused")
+
+    def _note_durable(self) -> None:
+        for truth in self._truth.shards.values():
+            truth.durable = truth.returned
+
+    def _next_batch(self) -> _Batch:
+        rng = self._rng
+        entries: list[LogEntry] = []
+        sizes: dict[int, int] = {}
+        promises: dict[int, int] = {}
+        for _ in range(rng.choice((1, 1, 2, 8))):
+            shard = rng.randrange(SHARDS_USED)
+            truth = self._truth.shards[shard]
+            if rng.random() < 0.1:
+                truth.epoch += 1
+                promises[shard] = truth.epoch
+                entries.append(epoch_promise(shard, truth.epoch, len(truth.facts)))
+                continue
+            sizes.setdefault(shard, len(truth.facts))
+            revision = len(truth.facts) + 1
+            body = self._next_body()
+            entries.append(LogEntry(shard, truth.epoch, revision, body, ENTRY))
+            truth.facts.append(Fact(truth.epoch, revision, zlib.crc32(body)))
+        return _Batch(entries, sizes, promises)
+
+    def _next_body(self) -> bytes:
+        """Return a body that no other has; now and then one that contains records."""
+        rng = self._rng
+        self._bodies += 1
+        length = rng.choice((0, 1, 10, 90, 600, 2500))
+        names = self._log_image.names()
+        if names and rng.random() < 0.05:
+            source = self._log_image.read(rng.choice(names))
+        else:
+            source = self._padding
+        start = rng.randrange(max(1, len(source) - length))
+        return self._bodies.to_bytes(4, "big") + source[start : start + length]
+
+    async def _snapshot(self) -> None:
+        wal, rng = self._wal, self._rng
+        assert wal is not None, "snapshots are taken after recovery"
+        while True:
+            for _ in range(rng.choice((1, 5, 20))):
+                await _pause("idle")
+            shard = rng.randrange(SHARDS_USED)
+            truth = self._truth.shards[shard]
+            facts = truth.facts[: truth.durable]
+            if facts:
+                position = LogPosition(facts[-1].epoch, facts[-1].revision)
+                self._tell("snapshot", f"shard {shard} at {position!r}")
+                try:
+                    await write_snapshot(
+                        self._snapshot_disk, IDENTITY, shard, position, _chunks_of(facts)
+                    )
+                except DiskFullError:
+                    self._tell("snapshot refused")
+                    continue
+                self._snapshotted[shard] = position
+            if rng.random() < 0.3:
+                continue
+            if freed_bytes := await wal.release(self._snapshotted):
+                self._tell("release", f"{freed_bytes} bytes")
+
+
+async def _on_progress(progress: RecoveryProgress) -> None:
+    await _pause(progress.segment)
+
+
+def _chunks_of(facts: list[Fact]) -> Iterator[bytes]:
+    for start in range(0, len(facts), 16):
+        yield b"".join(_FACT.pack(*fact) for fact in facts[start : start + 16])
+
+
+def _facts_of(snapshot: SnapshotFile) -> list[Fact]:
+    facts = [Fact(*fields) for chunk in snapshot.chunks() for fields in _FACT.iter_unpack(chunk)]
+    last = LogPosition(facts[-1].epoch, facts[-1].revision) if facts else None
+    if last != snapshot.position:
+        raise ViolationError(f"{snapshot!r} ends at {last!r}")
+    return facts
+
+
+def fuzz(
+    runs: int,
+    *,
+    first_seed: int = 0,
+    mutant: Mutant = HONEST,
+    on_report: Callable[[RunReport], None] | None = None,
+) -> RunReport | None:
+    """Run seeds until one violates an invariant. Return its report, None if none does."""
+    for seed in range(first_seed, first_seed + runs):
+        report = Machine(seed, mutant).run()
+        if on_report is not None:
+            on_report(report)
+        if report.violation is not None:
+            return report
+    return None
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m ssgovern.sim.storage_fuzz")
+    parser.add_argument("--runs", type=int, default=1000)
+    parser.add_argument("--seed", type=int, default=0, help="the first seed")
+    parser.add_argument("--mutant", choices=sorted(MUTANTS), help="plant this bug")
+    options = parser.parse_args(arguments)
+    mutant = MUTANTS[options.mutant] if options.mutant else HONEST
+    total: Counter[str] = Counter()
+
+    def add(report: RunReport) -> None:
+        total.update(report.counts)
+        total["run"] += 1
+
+    failed = fuzz(options.runs, first_seed=options.seed, mutant=mutant, on_report=add)
+    for event, count in sorted(total.items()):
+        print(f"{count:9,} x {event}")
+    if failed is None:
+        return 0
+    print("\n".join(failed.story))
+    print(f"violation: {failed.violation}")
+    again = f" --mutant {options.mutant}" if options.mutant else ""
+    print(f"again: python -m ssgovern.sim.storage_fuzz --runs 1 --seed {failed.seed}{again}")
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
