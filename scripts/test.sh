@@ -14,7 +14,7 @@ stage() {
     echo "==> $title"
     if ! "$@"; then
         echo "==> FAILED: $title"
-        echo "    again: $*"
+        echo "    again: ${*#quietly }"
         exit 1
     fi
     echo "    ok, $((SECONDS - began)) s"

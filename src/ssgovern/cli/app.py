@@ -65,6 +65,7 @@ _NEXT = {
         "start a node with `ss-govern server`, or name one with --server or SS_GOVERN_SERVER"
     ),
     ErrorCode.DEADLINE_EXCEEDED: "try again, with a longer --timeout if the node is far or busy",
+    ErrorCode.NOT_FOUND: "`ss-govern services` and `ss-govern get` show what there is",
     ErrorCode.OVERLOADED: "the node is busy; try again in a moment",
     ErrorCode.DISK_FULL: "free space in the node's data directory; writes then work again",
     ErrorCode.SHUTTING_DOWN: "the node is stopping; try again once it runs",
@@ -161,7 +162,8 @@ def tell(error: SsGovernError, *, as_json: bool) -> None:
         click.echo(json.dumps({"error": body}, ensure_ascii=False), err=True)
         return
     message = error.message.rstrip(".")
-    click.echo(f"Error: {message}{'; ' if next_step else ''}{next_step}.", err=True)
+    end = "" if "\n" in message else "."
+    click.echo(f"Error: {message}{'; ' if next_step else ''}{next_step}{end}", err=True)
 
 
 @click.group(

@@ -1,4 +1,4 @@
-"""Options that all commands share, and how they reach a server."""
+"""Options that all client commands share."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Concatenate, ParamSpec, TypeVar
 import click
 
 from ssgovern.cli.exits import EXIT_OK
+from ssgovern.model import DEFAULT_GROUP, DEFAULT_NAMESPACE
 
 DEFAULT_SERVER = "127.0.0.1:7420"
 
@@ -27,11 +28,12 @@ class Target:
     group: str | None
     timeout_s: float
     json: bool
+    debug: bool
 
     @property
     def group_name(self) -> str:
         """The group, where a command means exactly one."""
-        return self.group or "default"
+        return self.group or DEFAULT_GROUP
 
 
 def client_command(
@@ -52,12 +54,12 @@ def client_command(
         "-n",
         "--namespace",
         envvar="SS_GOVERN_NAMESPACE",
-        default="default",
+        default=DEFAULT_NAMESPACE,
         show_default=True,
         help="Environment, isolated from all others.",
     )
     @click.option(
-        "-g", "--group", envvar="SS_GOVERN_GROUP", help="Group in it.  [default: default]"
+        "-g", "--group", envvar="SS_GOVERN_GROUP", help=f"Group in it.  [default: {DEFAULT_GROUP}]"
     )
     @click.option(
         "--timeout",
@@ -73,13 +75,13 @@ def client_command(
     @functools.wraps(function)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> int:
         options: dict[str, object] = dict(kwargs)
-        options.pop("debug")
         target = Target(
             server=str(options.pop("server")),
             namespace=str(options.pop("namespace")),
             group=None if (group := options.pop("group")) is None else str(group),
             timeout_s=float(str(options.pop("timeout"))),
             json=bool(options.pop("as_json")),
+            debug=bool(options.pop("debug")),
         )
         code = asyncio.run(function(target, *args, **options))  # type: ignore[arg-type]
         return EXIT_OK if code is None else code

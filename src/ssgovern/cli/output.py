@@ -142,6 +142,11 @@ def _encodable(text: str) -> bool:
     return True
 
 
+def counted(count: int, noun: str) -> str:
+    """Return `1 segment`, `1,234 segments`."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 def bytes_text(count: int) -> str:
     """Return a size for people: `64.0 MiB`."""
     size = float(count)

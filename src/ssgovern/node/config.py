@@ -1,48 +1,27 @@
-"""What a node can be told, and where it was told so.
+"""What a node can be told: one table of keys, with their types, limits and defaults.
 
-One table of keys, `ServerConfig`; the file, the environment and the flags are three spellings
-of it. Flags win over the environment, the environment over the file, the file over the
-defaults. The key `session.ttl_ms` is `ttl_ms` under `[session]` in the file, the variable
-`SS_GOVERN_SESSION_TTL_MS` and the flag `--session-ttl-ms`; a variable that is set but empty
-counts as not set. Relative paths are relative to the working directory of the process.
+The key `session.ttl_ms` is `ttl_ms` under `[session]` in the file, the variable
+`SS_GOVERN_SESSION_TTL_MS` and the flag `--session-ttl-ms`. `ssgovern.node.config_load` reads
+them. Relative paths are relative to the working directory of the process.
 
-Refuses to know: how a key is used. Invariant: either all is valid, or every fault is reported
-at once, each with its source, key, value and what is allowed.
+Refuses to know how a key is used and where it was said.
 """
 
 from __future__ import annotations
 
-import difflib
-import ipaddress
-import json
 import re
 import socket
-import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Literal, get_args, get_origin
 
 from annotated_types import Ge, Gt, Le
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic.fields import FieldInfo
 
 from ssgovern import limits
-from ssgovern.errors import ConfigError
 
 ENV_PREFIX = "SS_GOVERN_"
-DEFAULT_FILE = "ss-govern.toml"
-
-_CLIENT_VARIABLES = frozenset(
-    ENV_PREFIX + name
-    for name in ("CONFIG", "SERVER", "NAMESPACE", "GROUP", "TIMEOUT", "DEBUG", "CACHE_DIR")
-)
-"""Variables of the command line and the SDK, which may share the environment with a node."""
-
-_SERVICE_LINK = re.compile(
-    r".*_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)$"
-)
-"""What Kubernetes puts into every container beside a Service named `ss-govern…`."""
 
 _DURABILITY = re.compile(r"interval\(\s*([0-9]{1,6})\s*ms\s*\)")
 
@@ -270,249 +249,3 @@ def _allowed(field: FieldInfo) -> str:
     if low is None:
         return f"numbers above {above:g} and up to {high:g}"
     return f"whole numbers from {low} to {high}"
-
-
-# --- loading -------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class ConfigFault:
-    """One thing that is wrong: where it was said, what was said, and what would be right."""
-
-    source: str
-    key: str
-    value: object
-    problem: str
-
-    def __str__(self) -> str:
-        said = f"{self.key} = {_toml(self.value)}: " if self.key else ""
-        return f"{self.source}: {said}{self.problem}"
-
-
-class ConfigFaultsError(ConfigError):
-    """All that is wrong in one configuration; `faults` for programs, the message for people."""
-
-    def __init__(self, faults: tuple[ConfigFault, ...]) -> None:
-        head = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
-        lines = "".join(f"\n  {fault}" for fault in faults)
-        super().__init__(f"{head} in the configuration:{lines}", faults=len(faults))
-        self.faults = faults
-
-
-@dataclass(frozen=True, slots=True)
-class _Said:
-    """A value and who said it."""
-
-    value: object
-    source: str
-
-
-def load_config(
-    file: Path | None,
-    environ: Mapping[str, str],
-    flags: Mapping[str, str | bool | None],
-) -> ServerConfig:
-    """Return the configuration of a node, or raise ConfigError with every fault found.
-
-    `flags` maps keys (`session.ttl_ms`) to what was given, None for what was not.
-    """
-    keys = {key.name: key for key in config_keys()}
-    faults: list[ConfigFault] = []
-    said: dict[str, _Said] = {}
-    if file is not None:
-        said.update(_from_file(file, keys, faults))
-    said.update(_from_environment(environ, keys, faults))
-    for name, value in flags.items():
-        if value is not None:
-            said[name] = _Said(_parsed(value, keys[name].kind), f"flag {keys[name].flag}")
-
-    config, wrong = _validated(said)
-    faults.extend(_fault(name, said[name], f"allowed: {keys[name].allowed}") for name in wrong)
-    effective = {
-        name: said.get(name, _Said(key.default, "default"))
-        for name, key in keys.items()
-        if name not in wrong
-    }
-    faults.extend(_contradictions(effective))
-    if faults or config is None:
-        raise ConfigFaultsError(tuple(faults))
-    return config
-
-
-def _from_file(
-    file: Path, keys: Mapping[str, ConfigKey], faults: list[ConfigFault]
-) -> dict[str, _Said]:
-    try:
-        text = file.read_text(encoding="utf-8")
-    except OSError as error:
-        reason = error.strerror or type(error).__name__
-        faults.append(ConfigFault(str(file), "", None, f"cannot be read: {reason}"))
-        return {}
-    except UnicodeDecodeError as error:
-        problem = f"is not UTF-8 text (byte {error.start})"
-        faults.append(ConfigFault(str(file), "", None, problem))
-        return {}
-    try:
-        tables = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        faults.append(ConfigFault(str(file), "", None, f"is not valid TOML: {error}"))
-        return {}
-
-    lines = _lines_of(text)
-    sections = {name.partition(".")[0] for name in keys if "." in name}
-    said: dict[str, _Said] = {}
-    for name, value in _leaves(tables, ""):
-        source = f"{file}:{line}" if (line := _line(name, lines)) else str(file)
-        if name in keys:
-            said[name] = _Said(value, source)
-        elif name in sections:
-            if value != {}:
-                faults.append(ConfigFault(source, name, value, f"is a table: write [{name}]"))
-        else:
-            faults.append(ConfigFault(source, name, value, _unknown(name, list(keys))))
-    return said
-
-
-def _from_environment(
-    environ: Mapping[str, str], keys: Mapping[str, ConfigKey], faults: list[ConfigFault]
-) -> dict[str, _Said]:
-    variables = {key.variable: key for key in keys.values()}
-    said: dict[str, _Said] = {}
-    for variable in sorted(environ):
-        text = environ[variable]
-        if not variable.startswith(ENV_PREFIX) or not text:
-            continue
-        key = variables.get(variable)
-        if key is not None:
-            said[key.name] = _Said(_parsed(text, key.kind), f"environment {variable}")
-        elif not (
-            variable in _CLIENT_VARIABLES
-            or _SERVICE_LINK.match(variable)
-            or text.startswith(("tcp://", "udp://", "sctp://"))
-        ):
-            problem = _unknown(variable, list(variables))
-            faults.append(ConfigFault("environment", variable, text, problem))
-    return said
-
-
-def _validated(said: Mapping[str, _Said]) -> tuple[ServerConfig | None, list[str]]:
-    """Return the configuration, or the names of the keys that are wrong."""
-    nested: dict[str, object] = {}
-    for name, item in said.items():
-        section, dot, leaf = name.rpartition(".")
-        if dot:
-            table = nested.setdefault(section, {})
-            assert isinstance(table, dict), "sections and keys have different names"
-            table[leaf] = item.value
-        else:
-            nested[name] = item.value
-    try:
-        return ServerConfig.model_validate(nested), []
-    except ValidationError as error:
-        wrong = [".".join(str(part) for part in fault["loc"]) for fault in error.errors()]
-        return None, [name for name in said if name in wrong]
-
-
-def _contradictions(effective: Mapping[str, _Said]) -> Iterator[ConfigFault]:
-    """Yield the faults that lie in two keys; keys that are wrong by themselves are absent."""
-    host, insecure = effective.get("listen.host"), effective.get("listen.insecure")
-    if host and insecure and not insecure.value and not is_loopback(str(host.value)):
-        yield _fault(
-            "listen.host",
-            host,
-            "other machines can reach this address, and this version has no access control:"
-            " listen on 127.0.0.1, or set listen.insecure = true if the network is trusted",
-        )
-    ttl, beat = effective.get("session.ttl_ms"), effective.get("session.heartbeat_interval_ms")
-    if ttl and beat and isinstance(ttl.value, int) and isinstance(beat.value, int):
-        high = ttl.value // 2
-        if beat.value > high:
-            name, blamed = (
-                ("session.ttl_ms", ttl)
-                if beat.source == "default"
-                else ("session.heartbeat_interval_ms", beat)
-            )
-            problem = (
-                f"at least two heartbeats must fit into session.ttl_ms = {ttl.value}:"
-                f" session.heartbeat_interval_ms may be at most {high}"
-            )
-            yield _fault(name, blamed, problem)
-
-
-def is_loopback(host: str) -> bool:
-    """Tell whether only this machine can reach an address."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
-def _fault(name: str, said: _Said, problem: str) -> ConfigFault:
-    return ConfigFault(said.source, name, said.value, problem)
-
-
-def _unknown(name: str, known: list[str]) -> str:
-    """Say that a key is unknown, and which one may have been meant."""
-    leaf = name.rpartition(".")[2]
-    meant = [key for key in known if key.rpartition(".")[2] == leaf]
-    if not meant:
-        meant = difflib.get_close_matches(name, known, n=1, cutoff=0.7)
-    if not meant:
-        leaves = {key.rpartition(".")[2]: key for key in known}
-        close = difflib.get_close_matches(leaf, list(leaves), n=1, cutoff=0.7)
-        meant = [leaves[found] for found in close]
-    if not meant:
-        return "unknown key; `ss-govern server --help` lists all"
-    return f"unknown key; did you mean {' or '.join(meant)}?"
-
-
-def _parsed(text: str | bool, kind: type) -> object:
-    """Return what a variable or flag says, as the file would have said it."""
-    if isinstance(text, bool) or kind is str:
-        return text
-    if kind is bool:
-        return {"true": True, "1": True, "false": False, "0": False}.get(text.lower(), text)
-    try:
-        return kind(text)
-    except ValueError:
-        return text
-
-
-def _leaves(table: Mapping[str, object], prefix: str) -> Iterator[tuple[str, object]]:
-    for name, value in table.items():
-        if isinstance(value, dict) and value:
-            yield from _leaves(value, f"{prefix}{name}.")
-        else:
-            yield prefix + name, value
-
-
-_TABLE_LINE = re.compile(r"\s*\[\[?([^\[\]]+)\]\]?\s*(?:#.*)?")
-_KEY_LINE = re.compile(r"\s*([\w\s.\"'-]+?)\s*=")
-
-
-def _lines_of(text: str) -> dict[str, int]:
-    """Return the line of each key. Good for messages only: it does not know all of TOML."""
-    lines: dict[str, int] = {}
-    table = ""
-    for number, line in enumerate(text.splitlines(), start=1):
-        if found := _TABLE_LINE.fullmatch(line):
-            table = _bare(found[1]) + "."
-            lines.setdefault(table[:-1], number)
-        elif found := _KEY_LINE.match(line):
-            lines.setdefault(table + _bare(found[1]), number)
-    return lines
-
-
-def _bare(dotted: str) -> str:
-    return re.sub(r"[\s\"']", "", dotted)
-
-
-def _line(name: str, lines: Mapping[str, int]) -> int | None:
-    while name not in lines and "." in name:
-        name = name.rpartition(".")[0]
-    return lines.get(name)
-
-
-def _toml(value: object) -> str:
-    text = json.dumps(value, ensure_ascii=False, default=str)
-    return text if len(text) <= 80 else text[:77] + "..."

@@ -9,13 +9,8 @@ from pathlib import Path
 import pytest
 
 from ssgovern.errors import ConfigError
-from ssgovern.node.config import (
-    ConfigFaultsError,
-    ServerConfig,
-    config_keys,
-    is_loopback,
-    load_config,
-)
+from ssgovern.node.config import ServerConfig, config_keys
+from ssgovern.node.config_load import ConfigFaultsError, is_loopback, load_config
 
 EXAMPLE = Path(__file__).parents[3] / "examples" / "ss-govern.example.toml"
 
