@@ -20,8 +20,8 @@ the instance that our contender registers.
 
 from benchmarks.bench import Case
 from benchmarks.contender import Contender
-from benchmarks.payload import sample_value
+from benchmarks.ours import OurNode, sample_instance
 
-CONTENDERS: list[Contender] = []
+CONTENDERS: list[Contender] = [OurNode()]
 CASES: list[Case] = []
-VALUE: bytes = sample_value()
+VALUE: bytes = sample_instance("10.1.2.3-00000001").SerializeToString()

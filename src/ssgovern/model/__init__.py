@@ -17,6 +17,7 @@ from ssgovern.model.names import (
     check_name,
     check_prefix,
     check_text,
+    valid_key,
 )
 from ssgovern.model.outcome import DONE, Outcome
 from ssgovern.model.position import ORIGIN, LogPosition
@@ -56,4 +57,5 @@ __all__ = [
     "shard_of",
     "shard_of_slot",
     "slot_of",
+    "valid_key",
 ]

@@ -8,6 +8,7 @@ that the instance registers again.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
@@ -16,6 +17,9 @@ from types import MappingProxyType
 from ssgovern import limits
 from ssgovern.errors import InvalidArgumentError, LimitExceededError
 from ssgovern.model.names import check_name, check_text
+
+_USUAL = re.compile(r"[!-)+->A-~]*")
+"""Printable ASCII without space, `*`, `?` and `@`: allowed in every field."""
 
 _NO_METADATA: Mapping[str, str] = MappingProxyType({})
 
@@ -76,6 +80,17 @@ def check_instance(
     version: str,
 ) -> None:
     """Raise unless these fields may be registered. Metadata: `check_metadata`."""
+    together = f"{instance_id}{host}{zone}{version}"
+    if (
+        len(together) <= limits.ZONE_BYTES_MAX
+        and instance_id
+        and host
+        and 1 <= port <= 65535
+        and 0.0 <= weight <= limits.WEIGHT_MAX
+        and _USUAL.fullmatch(together)
+    ):
+        # All that is usual passes at once; what is not is looked at field by field.
+        return
     check_name("instance id", instance_id)
     if not host:
         raise InvalidArgumentError("host is empty", field="host")
@@ -99,8 +114,22 @@ def check_weight(weight: float) -> None:
         )
 
 
-def check_metadata(metadata: Mapping[str, str]) -> None:
-    """Raise unless the metadata keeps to the limits. Values may be any text."""
+def check_metadata(metadata: Mapping[str, str], size_bytes: int | None = None) -> None:
+    """Raise unless the metadata keeps to the limits. Values may be any text.
+
+    `size_bytes` is the encoded size of it all, or more, where it is known.
+    """
+    keys = "".join(metadata)
+    if (
+        len(metadata) <= limits.METADATA_PAIRS_MAX
+        and len(keys) <= limits.METADATA_KEY_BYTES_MAX
+        and size_bytes is not None
+        and size_bytes <= limits.METADATA_VALUE_BYTES_MAX
+        and keys.isascii()
+        and keys.isprintable()
+        and "" not in metadata
+    ):
+        return
     if len(metadata) > limits.METADATA_PAIRS_MAX:
         raise LimitExceededError(
             f"{len(metadata)} metadata pairs: at most {limits.METADATA_PAIRS_MAX} are allowed",

@@ -7,6 +7,7 @@ the three parts of a key.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import NamedTuple
 
 from ssgovern import limits
@@ -77,6 +78,16 @@ def check_text(field: str, text: str, bytes_max: int) -> None:
 
 def check_key(key: ServiceKey) -> None:
     """Raise unless all three parts of a key are valid names."""
-    check_name("namespace", key.namespace)
-    check_name("group", key.group)
-    check_name("service", key.service)
+    valid_key(*key)
+
+
+@lru_cache(maxsize=16384)
+def valid_key(namespace: str, group: str, service: str) -> ServiceKey:
+    """Return the key of a service; raise unless all three parts are valid names.
+
+    Remembers the valid ones: few services are asked for often.
+    """
+    check_name("namespace", namespace)
+    check_name("group", group)
+    check_name("service", service)
+    return ServiceKey(namespace, group, service)

@@ -7,6 +7,7 @@ numbers are fixed when a cluster is created.
 from __future__ import annotations
 
 from binascii import crc_hqx
+from functools import lru_cache
 from typing import NewType
 
 Slot = NewType("Slot", int)
@@ -27,6 +28,7 @@ def shard_of_slot(slot: Slot) -> ShardId:
     return ShardId(slot // SLOTS_PER_SHARD)
 
 
+@lru_cache(maxsize=16384)
 def shard_of(namespace: str, group: str, service: str) -> ShardId:
     """Return the shard that holds a service."""
     key = f"{namespace}@@{group}@@{service}".encode()

@@ -90,7 +90,7 @@ class LogDriver:
 
     def propose(self, shard: ShardId, record: log_pb2.Record, waiter: Waiter) -> Proposal:
         """Queue a record; the waiter hears of it from this driver's task, never from here."""
-        body = record.SerializeToString(deterministic=True)
+        body = record.SerializeToString()
         proposal = self._logs[shard].propose(body, record, waiter)
         self._queue.append(proposal)
         self._uncommitted += 1

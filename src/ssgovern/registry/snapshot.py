@@ -127,12 +127,15 @@ def restore_chunk(state: ShardState, chunk: log_pb2.SnapshotChunk) -> None:
 
 
 def digest_chunks(state: ShardState) -> list[bytes]:
-    """Return bytes that are equal for two replicas with equal states, whatever their history."""
+    """Return bytes that are equal for two replicas with equal states, whatever their history.
+
+    Encoded instances may differ in the order of their metadata; here they are put in order.
+    """
     captured = capture(state)
     ordered = sorted(
         (
             service._replace(
-                entries=tuple(sorted(service.entries, key=_entry_id)),
+                entries=tuple(_in_order(entry) for entry in sorted(service.entries, key=_entry_id)),
                 out_of_service=tuple(sorted(service.out_of_service)),
             )
             for service in captured.services
@@ -140,6 +143,17 @@ def digest_chunks(state: ShardState) -> list[bytes]:
         key=_service_key,
     )
     return list(encode_chunks(captured._replace(services=tuple(ordered))))
+
+
+def _in_order(entry: Entry) -> Entry:
+    return Entry(
+        entry.service,
+        entry.id,
+        encode(model_pb2.Instance.FromString(entry.encoded)),
+        entry.session_id,
+        persistent=entry.persistent,
+        available=entry.available,
+    )
 
 
 def _entry_id(entry: Entry) -> str:

@@ -25,9 +25,8 @@ from ssgovern.errors import (
     RevisionConflictError,
     SsGovernError,
 )
-from ssgovern.model import DONE, LogPosition, Outcome, ServiceKey, SessionId, ShardId
+from ssgovern.model import DONE, LogPosition, Outcome, ServiceKey, SessionId, ShardId, valid_key
 from ssgovern.registry.patch import patch_instance
-from ssgovern.wire.codec import encode
 from ssgovern.wire.pb import log_pb2, model_pb2
 
 NO_SESSION = SessionId(b"")
@@ -77,12 +76,8 @@ class Service:
         return f"<Service {self.key} instances={len(self.instances)} revision={self.revision}>"
 
 
-class HistoryItem(NamedTuple):
-    """One change of one instance; `encoded` is None for a removal."""
-
-    revision: int
-    instance_id: str
-    encoded: bytes | None
+HistoryItem = tuple[int, str, bytes | None]
+"""One change of one instance: revision, id, and what it became (None: removed)."""
 
 
 class Change:
@@ -187,7 +182,7 @@ class ShardState:
         self, revision: int, time_ms: int, change: log_pb2.InstanceRegistered
     ) -> Outcome:
         wire_key = change.service
-        key = ServiceKey(wire_key.namespace, wire_key.group, wire_key.service)
+        key = valid_key(wire_key.namespace, wire_key.group, wire_key.service)
         session_id = SessionId(change.session_id)
         service = self.services.get(key)
         instance = change.instance
@@ -260,7 +255,7 @@ class ShardState:
     # --- changing one instance -------------------------------------------------------------
 
     def _find(self, key: model_pb2.ServiceKey, instance_id: str) -> Entry | None:
-        service = self.services.get(ServiceKey(key.namespace, key.group, key.service))
+        service = self.services.get(valid_key(key.namespace, key.group, key.service))
         return None if service is None else service.instances.get(instance_id)
 
     def _put(
@@ -274,7 +269,7 @@ class ShardState:
         entry = Entry(
             service,
             instance.id,
-            encode(instance),
+            instance.SerializeToString(),
             session_id,
             persistent=instance.persistent,
             available=is_available(instance),
@@ -319,11 +314,11 @@ class ShardState:
             self._changed[service] = change
         change.note(revision, instance_id, encoded)
         service.revision = revision
-        service.history.append(HistoryItem(revision, instance_id, encoded))
+        service.history.append((revision, instance_id, encoded))
         self._history.append(service)
         if len(self._history) > limits.HISTORY_CHANGES_PER_SHARD:
             oldest = self._history.popleft()
-            self.history_floor = oldest.history.pop(0).revision
+            self.history_floor = oldest.history.pop(0)[0]
             self._maybe_forget(oldest)
 
     def _maybe_forget(self, service: Service) -> None:
@@ -412,7 +407,7 @@ def is_available(instance: model_pb2.Instance) -> bool:
 
 
 def _revision_of(item: HistoryItem) -> int:
-    return item.revision
+    return item[0]
 
 
 def _refused_by_limit(what: str, most: int) -> Outcome:

@@ -14,21 +14,19 @@ from ssgovern.model import (
     Pattern,
     ServiceKey,
     check_instance,
-    check_key,
     check_metadata,
     check_name,
     check_prefix,
     check_weight,
     instance_id,
+    valid_key,
 )
 from ssgovern.wire.pb import model_pb2, native_pb2
 
 
 def service_key(message: model_pb2.ServiceKey) -> ServiceKey:
     """Return the key of a request, checked."""
-    key = ServiceKey(message.namespace, message.group, message.service)
-    check_key(key)
-    return key
+    return valid_key(message.namespace, message.group, message.service)
 
 
 def pattern(message: native_pb2.Pattern) -> Pattern:
@@ -49,9 +47,10 @@ def instance(message: model_pb2.Instance) -> None:
     check_instance(name, host, port, message.weight, message.zone, message.version)
     if not 0 <= message.status <= model_pb2.STATUS_DOWN:
         raise InvalidArgumentError(f"status {message.status} is not known", field="status")
-    check_metadata(message.metadata)
-    # Repeated or unknown fields would not show in the checks above.
-    if message.ByteSize() > limits.INSTANCE_BYTES_MAX:
+    size_bytes = message.ByteSize()
+    check_metadata(message.metadata, size_bytes)
+    # Unknown fields would not show in the checks above.
+    if size_bytes > limits.INSTANCE_BYTES_MAX:
         raise LimitExceededError(
             f"the instance is longer than {limits.INSTANCE_BYTES_MAX} bytes",
             field="instance",
@@ -65,7 +64,7 @@ def change(message: native_pb2.InstanceChange) -> None:
         check_weight(message.weight)
     if message.HasField("status") and not 0 <= message.status <= model_pb2.STATUS_DOWN:
         raise InvalidArgumentError(f"status {message.status} is not known", field="status")
-    check_metadata(message.metadata_set)
+    check_metadata(message.metadata_set, message.ByteSize())
     if len(message.metadata_remove) > limits.METADATA_PAIRS_MAX:
         raise LimitExceededError(
             f"at most {limits.METADATA_PAIRS_MAX} metadata keys may be removed at once",

@@ -56,6 +56,11 @@ from ssgovern.wire.frames import (
 )
 from ssgovern.wire.pb import log_pb2, native_pb2
 
+# Plain numbers for what is looked at with every frame: an attribute of an enumeration costs more.
+_REQUEST = int(Kind.REQUEST)
+_RESPONSE = int(Kind.RESPONSE)
+_HEARTBEAT = int(MessageType.HEARTBEAT)
+
 
 class Host(Protocol):
     """What a connection needs of its node."""
@@ -142,7 +147,7 @@ class NativeConnection(FrameConnection):
 
     def on_frame(self, frame: Frame) -> None:
         kind, flags, type_, request_id, body = frame
-        if kind != Kind.REQUEST:
+        if kind != _REQUEST:
             raise RemoteProtocolError(f"a client sends requests, not frames of kind {kind}")
         if flags & FLAG_MORE:
             raise RemoteProtocolError("a request must fit into one frame")
@@ -152,15 +157,17 @@ class NativeConnection(FrameConnection):
             session = self.session
             if session is None or session.connection is not self:
                 self._on_stranger(type_, request_id, body)
-            elif type_ == MessageType.HEARTBEAT:
-                # By far the most frequent request: one note of the time, one answer.
-                self._host.registry.sessions.hear(session, self._host.now_ms())
-                self.reply(MessageType.HEARTBEAT, request_id, self._host.heartbeat_body)
+                return
+            # Whatever it says, it lives.
+            host = self._host
+            host.registry.sessions.hear(session, host.now_ms())
+            if type_ == _HEARTBEAT:
+                self.reply(_HEARTBEAT, request_id, host.heartbeat_body)
             else:
                 handler = _HANDLERS.get(type_)
                 if handler is None:
                     raise UnsupportedTypeError(f"type {type_} is not known here", type=type_)
-                if self._write_paused or self._host.stopping:
+                if self._write_paused or host.stopping:
                     self._check_may_ask(type_)
                 handler(self, session, request_id, body)
         except SsGovernError as error:
@@ -198,7 +205,7 @@ class NativeConnection(FrameConnection):
         if not self._output and not self._reading:
             self._host.has_output(self)
         if len(body) <= limits.FRAME_CHUNK_BYTES:
-            self._output.append(encode_frame(Kind.RESPONSE, type_, request_id, body))
+            self._output.append(encode_frame(_RESPONSE, type_, request_id, body))
         else:
             self._output += encode_message(Kind.RESPONSE, type_, request_id, body)
 

@@ -14,6 +14,8 @@ from ssgovern.wire.codec import error_to_wire
 from ssgovern.wire.frames import MessageType
 from ssgovern.wire.pb import model_pb2, native_pb2
 
+_REGISTER = int(MessageType.REGISTER)
+
 
 class ReplyTo(Protocol):
     """The connection a request came on."""
@@ -44,7 +46,7 @@ class RegisterReply(_Reply):
         response = native_pb2.RegisterResponse()
         fill_result(response.results.add(), proposal, outcome)
         self._connection.in_flight -= 1
-        self._connection.reply(MessageType.REGISTER, self._request_id, response.SerializeToString())
+        self._connection.reply(_REGISTER, self._request_id, response.SerializeToString())
 
 
 class RegisterBatchReply(_Reply):
@@ -69,7 +71,7 @@ class RegisterBatchReply(_Reply):
         for proposed in self._proposals:
             fill_result(response.results.add(), proposed, self._outcomes[proposed])
         self._connection.in_flight -= 1
-        self._connection.reply(MessageType.REGISTER, self._request_id, response.SerializeToString())
+        self._connection.reply(_REGISTER, self._request_id, response.SerializeToString())
 
 
 def fill_result(result: native_pb2.RegisterResult, proposal: Proposal, outcome: Outcome) -> None:
