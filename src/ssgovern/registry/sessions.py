@@ -144,8 +144,9 @@ class SessionTable:
         if session.connection is connection:
             session.connection = None
             session.closed_at_ms = now_ms - self._stalled_ms
-            self._unschedule(session)
-            self._schedule(session)
+            if session not in self._held:
+                self._unschedule(session)
+                self._schedule(session)
 
     def end(self, session: Session) -> None:
         """Forget a session whose end is being proposed, so that nothing more is done for it."""
