@@ -196,6 +196,7 @@ class Node:
                     share=config.protection.share,
                     sessions_min=config.protection.sessions_min,
                     hold_ms=config.protection.hold_ms,
+                    window_ms=config.session.ttl_ms,
                 )
             ),
         )

@@ -218,3 +218,16 @@ def test_protection_is_per_shard() -> None:
     assert clock.run(5500) == [outside, nothing]
     assert table.held == 8
     table.validate()
+
+
+def test_protection_sees_through_the_spread_of_heartbeats() -> None:
+    """Sessions cut off together fall due over a whole heartbeat interval, not in one tick."""
+    table = protected(share=0.5, sessions_min=10)
+    clock = Clock(table)
+    table.tick(0.0)
+    for n in range(100):
+        table.open(session_of(str(n)), 10.0 * n, shards=1)
+    clock.run(12_000)
+    assert len(clock.ended) <= 50
+    assert table.held >= 50
+    table.validate()
