@@ -1,0 +1,569 @@
+"""The SDK's face: what a program does with the registry.
+
+Knows names, instances and how requests are worded; dialling and retries are `Session`'s, lists
+are `Watches`'. Values are checked here, before anything is sent, by the same rules as at the
+node. Every request has a deadline; every method may be called by many tasks at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from types import TracebackType
+from typing import Self
+
+from ssgovern import limits
+from ssgovern.client.addresses import parse_addresses
+from ssgovern.client.backoff import Backoff
+from ssgovern.client.balancer import Strategy
+from ssgovern.client.cache import Cache
+from ssgovern.client.holdings import Holdings, in_batches, registration
+from ssgovern.client.registration import Registration, checked
+from ssgovern.client.session import RETRY_FIRST_S, RETRY_MOST_S, Session
+from ssgovern.client.subscription import PrefixSubscription, Subscription
+from ssgovern.client.values import ConnectionState, NodeStatus, ServiceSummary
+from ssgovern.client.watches import Watches
+from ssgovern.errors import (
+    ClosedError,
+    RemoteProtocolError,
+    Retry,
+    SsGovernError,
+)
+from ssgovern.model import (
+    DEFAULT_GROUP,
+    DEFAULT_NAMESPACE,
+    Instance,
+    Pattern,
+    ServiceKey,
+    Status,
+    check_key,
+    check_metadata,
+    check_name,
+    check_prefix,
+    check_text,
+    check_weight,
+)
+from ssgovern.runtime import Runtime
+from ssgovern.runtime.real import RealRuntime
+from ssgovern.version import __version__
+from ssgovern.wire.codec import (
+    error_from_message,
+    instance_from_wire,
+    key_from_wire,
+    key_to_wire,
+)
+from ssgovern.wire.frames import MessageType
+from ssgovern.wire.pb import model_pb2, native_pb2
+
+_logger = logging.getLogger("ssgovern.client")
+
+CACHE_CLOSE_TIMEOUT_S = 5.0
+
+OnConnection = Callable[[ConnectionState], None]
+
+
+class Registry:
+    """A client of the registry. Made by `connect`, used with `async with`.
+
+    Entering it does not wait for a node: the first request does, up to its deadline.
+    """
+
+    def __init__(
+        self,
+        addresses: str | Sequence[str],
+        *,
+        namespace: str,
+        client_name: str,
+        cache_dir: str | os.PathLike[str] | None,
+        zone: str,
+        timeout: float,
+        on_connection: OnConnection | None,
+        runtime: Runtime,
+    ) -> None:
+        check_name("namespace", namespace)
+        check_text("client_name", client_name, limits.CLIENT_NAME_BYTES_MAX)
+        if zone:
+            check_text("zone", zone, limits.ZONE_BYTES_MAX)
+        self.namespace = namespace
+        self._addresses = parse_addresses(addresses)
+        self._client_name = client_name
+        self._cache_dir = None if cache_dir is None else os.fspath(cache_dir)
+        self._zone = zone
+        self._timeout_s = timeout
+        self._on_connection = on_connection
+        self._runtime = runtime
+        self._holdings = Holdings()
+        self._watches = Watches(runtime)
+        self._session = Session(
+            self._addresses,
+            runtime=runtime,
+            client_name=client_name,
+            holdings=self._holdings,
+            watches=self._watches,
+            on_state=self._on_state,
+        )
+        self._upkeep: asyncio.Task[None] | None = None
+        self._keeping: asyncio.Task[None] | None = None
+        self._closed: asyncio.Event | None = None
+
+    def __repr__(self) -> str:
+        return f"<Registry namespace={self.namespace} {self._session!r}>"
+
+    # --- its life --------------------------------------------------------------------------
+
+    async def open(self) -> None:
+        """Start to connect. `async with` calls it."""
+        assert self._upkeep is None, "a registry is opened once; connect again"
+        loop = asyncio.get_running_loop()
+        if self._cache_dir is not None:
+            await self._open_cache(self._cache_dir)
+        self._upkeep = loop.create_task(self._session.run(), name="ssgovern upkeep")
+        self._upkeep.add_done_callback(self._on_upkeep_ended)
+
+    async def close(self) -> None:
+        """End the session: its ephemeral instances go at once. Takes about a second at most.
+
+        Lists of subscriptions stay readable; everything that waits raises ClosedError.
+        """
+        if self._closed is not None:
+            await self._closed.wait()
+            return
+        self._closed = asyncio.Event()
+        error = ClosedError("the client was closed")
+        try:
+            await self._session.say_goodbye()
+        finally:
+            self._session.close(error)
+            self._watches.close(error)
+            if self._watches.cache is not None:
+                self._watches.cache.stop()
+            await self._end_tasks()
+            self._closed.set()
+
+    async def _end_tasks(self) -> None:
+        if self._upkeep is not None:
+            self._upkeep.cancel()
+            await _ended(self._upkeep)
+        if self._keeping is not None:
+            try:
+                async with asyncio.timeout(CACHE_CLOSE_TIMEOUT_S):
+                    await asyncio.shield(self._keeping)
+            except TimeoutError:
+                _logger.warning("the disk is slow, the last lists were not kept")
+                self._keeping.cancel()
+                await _ended(self._keeping)
+
+    async def _open_cache(self, path: str) -> None:
+        try:
+            cache = Cache(self._runtime.open_disk(path), self._runtime)
+            await cache.open()
+        except OSError as error:
+            _logger.warning("lists are not kept in %s: %s", path, error)
+            return
+        self._watches.cache = cache
+        self._keeping = asyncio.get_running_loop().create_task(cache.run(), name="ssgovern lists")
+
+    def _on_upkeep_ended(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (failure := task.exception()) is not None:
+            # A fault of our own. Whoever waits must not wait for ever.
+            _logger.critical("the client stopped", exc_info=failure)
+            error = ClosedError(f"the client stopped: {failure!r}")
+            self._session.close(error)
+            self._watches.close(error)
+
+    async def __aenter__(self) -> Self:
+        await self.open()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    @property
+    def connection(self) -> ConnectionState:
+        """Whether there is a node to talk to, and since when it is so."""
+        return self._session.state
+
+    @property
+    def session_id(self) -> str:
+        """What nodes know this client by, in hexadecimal."""
+        return self._session.id.hex()
+
+    async def wait_connected(self, *, timeout: float | None = None) -> ConnectionState:
+        """Wait until there is a node to talk to. Raises UnavailableError."""
+        await self._session.connected(self._deadline(timeout))
+        return self._session.state
+
+    def _on_state(self, state: ConnectionState) -> None:
+        if self._on_connection is not None:
+            # By the loop: what the caller's code raises is not ours to handle.
+            asyncio.get_running_loop().call_soon(self._on_connection, state)
+
+    # --- registering -----------------------------------------------------------------------
+
+    async def register(
+        self,
+        service: str,
+        *,
+        port: int,
+        host: str | None = None,
+        instance_id: str | None = None,
+        group: str = DEFAULT_GROUP,
+        ephemeral: bool = True,
+        weight: float = 100.0,
+        zone: str | None = None,
+        version: str = "",
+        metadata: Mapping[str, str] | None = None,
+        status: Status = Status.UP,
+        timeout: float | None = None,
+    ) -> Registration:
+        """Register an instance of this process and keep it registered until `close`.
+
+        `host` None: the address from which this client reaches its node. `zone` None: the
+        client's. `instance_id` None: `host:port`. An instance with the same id is replaced.
+        """
+        instance = Instance(
+            id=instance_id or "",
+            host=host or "",
+            port=port,
+            weight=weight,
+            status=status,
+            ephemeral=ephemeral,
+            zone=self._zone if zone is None else zone,
+            version=version,
+            metadata={} if metadata is None else dict(metadata),
+        )
+        deadline = self._deadline(timeout)
+        [outcome] = await self._register([(self._key(service, group), instance)], deadline)
+        if isinstance(outcome, SsGovernError):
+            raise outcome
+        return outcome
+
+    async def register_all(
+        self,
+        instances: Iterable[tuple[str, Instance]],
+        *,
+        group: str = DEFAULT_GROUP,
+        timeout: float | None = None,
+    ) -> list[Registration | SsGovernError]:
+        """Register pairs of service and instance in few requests.
+
+        Returns one outcome for each, in their order: one that is refused does not affect the
+        others. An empty `id` or `host` is filled in as in `register`.
+        """
+        wanted = [(self._key(service, group), instance) for service, instance in instances]
+        return await self._register(wanted, self._deadline(timeout))
+
+    async def _register(
+        self, wanted: Sequence[tuple[ServiceKey, Instance]], deadline: float
+    ) -> list[Registration | SsGovernError]:
+        if any(not instance.host for _, instance in wanted):
+            local = (await self._session.connected(deadline)).local_host
+            wanted = [
+                (key, instance if instance.host else replace(instance, host=local))
+                for key, instance in wanted
+            ]
+        wanted = [(key, checked(instance)) for key, instance in wanted]
+        outcomes: list[int | SsGovernError] = [0] * len(wanted)
+        left = list(range(len(wanted)))
+        backoff = Backoff(self._runtime.rng, first_s=RETRY_FIRST_S, most_s=RETRY_MOST_S)
+        while True:
+            items = [registration(*wanted[index]) for index in left]
+            answered = 0
+            for batch in in_batches(items):
+                for outcome in await self._register_batch(batch, deadline):
+                    index = left[answered]
+                    outcomes[index] = outcome
+                    answered += 1
+                    if not isinstance(outcome, SsGovernError):
+                        key, instance = wanted[index]
+                        self._holdings.hold(key, instance)
+            left = [index for index in left if _may_be_repeated(outcomes[index])]
+            pause_s = backoff.next_pause_s()
+            if not left or asyncio.get_running_loop().time() + pause_s >= deadline:
+                break
+            self._session.refresh_after([outcomes[index] for index in left])
+            await asyncio.sleep(pause_s)
+        return [
+            outcome
+            if isinstance(outcome, SsGovernError)
+            else Registration(self, key, replace(instance, revision=outcome), outcome)
+            for (key, instance), outcome in zip(wanted, outcomes, strict=True)
+        ]
+
+    async def _register_batch(
+        self, batch: list[native_pb2.Registration], deadline: float
+    ) -> list[int | SsGovernError]:
+        """Return for each registration the revision at which it was committed, or its error."""
+        request = native_pb2.RegisterRequest(registrations=batch)
+        try:
+            response = await self._session.call(
+                MessageType.REGISTER,
+                request,
+                native_pb2.RegisterResponse,
+                deadline,
+                repeatable=True,
+            )
+        except SsGovernError as error:
+            return [error] * len(batch)
+        if len(response.results) != len(batch):
+            raise RemoteProtocolError(
+                f"{len(batch)} registrations were answered by {len(response.results)} results"
+            )
+        return [
+            error_from_message(result.error) if result.HasField("error") else result.revision
+            for result in response.results
+        ]
+
+    async def deregister(
+        self,
+        service: str,
+        instance_id: str,
+        *,
+        group: str = DEFAULT_GROUP,
+        any_owner: bool = False,
+        if_revision: int = 0,
+        timeout: float | None = None,
+    ) -> bool:
+        """Remove an instance; return whether there was one. None there is not an error.
+
+        `any_owner`: also if another client registered it. `if_revision`: only if it was last
+        changed at that revision, else RevisionConflictError; such a request is not repeated
+        when a connection is lost, its outcome is then unknown (UnavailableError).
+        """
+        key = self._key(service, group)
+        check_name("instance id", instance_id)
+        if not if_revision:
+            # Before it is sent: whatever becomes of the request, the caller wants it gone, and
+            # a lost session must not bring it back.
+            self._holdings.drop(key, instance_id)
+        request = native_pb2.DeregisterRequest(
+            service=key_to_wire(key),
+            instance_id=instance_id,
+            any_owner=any_owner,
+            if_revision=if_revision,
+        )
+        response = await self._session.call(
+            MessageType.DEREGISTER,
+            request,
+            native_pb2.DeregisterResponse,
+            self._deadline(timeout),
+            repeatable=not if_revision,
+        )
+        self._holdings.drop(key, instance_id)
+        return response.removed
+
+    async def update(
+        self,
+        service: str,
+        instance_id: str,
+        *,
+        group: str = DEFAULT_GROUP,
+        weight: float | None = None,
+        status: Status | None = None,
+        enabled: bool | None = None,
+        metadata: Mapping[str, str] | None = None,
+        metadata_set: Mapping[str, str] | None = None,
+        metadata_remove: Iterable[str] = (),
+        any_owner: bool = False,
+        if_revision: int = 0,
+        timeout: float | None = None,
+    ) -> Instance:
+        """Change fields of an instance and return it as it is now; what is not named stays.
+
+        `metadata` replaces all pairs; `metadata_remove` and `metadata_set` change some.
+        `enabled` is the operator's switch and survives that the instance registers again.
+        `any_owner` and `if_revision` as in `deregister`.
+        """
+        key = self._key(service, group)
+        check_name("instance id", instance_id)
+        if weight is not None:
+            check_weight(weight)
+        pairs = {**(metadata or {}), **(metadata_set or {})}
+        check_metadata(pairs)
+        change = native_pb2.InstanceChange(
+            weight=weight,
+            status=None if status is None else model_pb2.Status.Name(status),
+            out_of_service=None if enabled is None else not enabled,
+            metadata_clear=metadata is not None,
+            metadata_remove=list(metadata_remove),
+            metadata_set=pairs,
+        )
+        request = native_pb2.UpdateRequest(
+            service=key_to_wire(key),
+            instance_id=instance_id,
+            any_owner=any_owner,
+            if_revision=if_revision,
+            change=change,
+        )
+        response = await self._session.call(
+            MessageType.UPDATE,
+            request,
+            native_pb2.UpdateResponse,
+            self._deadline(timeout),
+            repeatable=not if_revision,
+        )
+        instance = instance_from_wire(response.instance)
+        if self._holdings.held(key, instance_id) is not None:
+            self._holdings.hold(key, instance)
+        return instance
+
+    # --- discovering -----------------------------------------------------------------------
+
+    async def get(
+        self, service: str, *, group: str = DEFAULT_GROUP, timeout: float | None = None
+    ) -> tuple[Instance, ...]:
+        """Read the instances of a service from a node, in the order of their ids.
+
+        For a list that is there while no node answers, and for one read often: `subscribe`.
+        """
+        request = native_pb2.GetRequest(service=key_to_wire(self._key(service, group)))
+        response = await self._session.call(
+            MessageType.GET,
+            request,
+            native_pb2.GetResponse,
+            self._deadline(timeout),
+            repeatable=True,
+        )
+        instances = map(instance_from_wire, response.instances)
+        return tuple(sorted(instances, key=lambda instance: instance.id))
+
+    async def services(
+        self, prefix: str = "", *, group: str | None = None, timeout: float | None = None
+    ) -> list[ServiceSummary]:
+        """List the services that have instances; `group` None: of all groups.
+
+        Read page by page, so it is not the state of one moment. `timeout` is for each page.
+        """
+        check_prefix("prefix", prefix)
+        if group is not None:
+            check_name("group", group)
+        found: list[ServiceSummary] = []
+        token = ""
+        while True:
+            request = native_pb2.ListServicesRequest(
+                namespace=self.namespace, group=group or "", prefix=prefix, page_token=token
+            )
+            response = await self._session.call(
+                MessageType.LIST_SERVICES,
+                request,
+                native_pb2.ListServicesResponse,
+                self._deadline(timeout),
+                repeatable=True,
+            )
+            found += [
+                ServiceSummary(
+                    key_from_wire(line.service), line.instances, line.available, line.revision
+                )
+                for line in response.services
+            ]
+            token = response.next_page_token
+            if not token:
+                return found
+
+    def subscribe(
+        self,
+        service: str,
+        *,
+        group: str = DEFAULT_GROUP,
+        strategy: Strategy | str = Strategy.WEIGHTED_RANDOM,
+        zone: str | None = None,
+        timeout: float | None = None,
+    ) -> Subscription:
+        """Follow a service: `async with` it. The service need not exist yet.
+
+        Many subscriptions to one service share what the node sends.
+        """
+        return Subscription(
+            self._watches,
+            self._key(service, group),
+            self._runtime,
+            timeout_s=self._timeout_s if timeout is None else timeout,
+            zone=self._zone if zone is None else zone,
+            strategy=Strategy(strategy),
+        )
+
+    def subscribe_prefix(
+        self, prefix: str, *, group: str = DEFAULT_GROUP, timeout: float | None = None
+    ) -> PrefixSubscription:
+        """Follow all services of a group whose names start with a prefix; empty: all."""
+        check_name("group", group)
+        check_prefix("prefix", prefix)
+        return PrefixSubscription(
+            self._watches,
+            Pattern(self.namespace, group, prefix),
+            self._runtime,
+            timeout_s=self._timeout_s if timeout is None else timeout,
+        )
+
+    async def status(self, *, timeout: float | None = None) -> NodeStatus:
+        """Ask the node about itself."""
+        response = await self._session.call(
+            MessageType.STATUS,
+            native_pb2.StatusRequest(),
+            native_pb2.StatusResponse,
+            self._deadline(timeout),
+            repeatable=True,
+        )
+        return NodeStatus(
+            **{field.name: getattr(response, field.name) for field in response.DESCRIPTOR.fields}
+        )
+
+    # --- wording ---------------------------------------------------------------------------
+
+    def _key(self, service: str, group: str) -> ServiceKey:
+        key = ServiceKey(self.namespace, group, service)
+        check_key(key)
+        return key
+
+    def _deadline(self, timeout: float | None) -> float:
+        seconds = self._timeout_s if timeout is None else timeout
+        return asyncio.get_running_loop().time() + seconds
+
+
+def connect(
+    addresses: str | Sequence[str] = "127.0.0.1:7420",
+    *,
+    namespace: str = DEFAULT_NAMESPACE,
+    client_name: str | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
+    zone: str = "",
+    timeout: float = 5.0,
+    on_connection: OnConnection | None = None,
+    runtime: Runtime | None = None,
+) -> Registry:
+    """Return a client of the registry, to be used with `async with`.
+
+    `addresses`: nodes to start from, `host:port`. `cache_dir`: a directory of this client alone
+    in which it keeps the last good lists. `zone`: where this process runs. `timeout`: seconds
+    for each request, unless it names its own. `on_connection` is called with each new state of
+    the connection.
+    """
+    return Registry(
+        addresses,
+        namespace=namespace,
+        client_name=f"ssgovern-python/{__version__}" if client_name is None else client_name,
+        cache_dir=cache_dir,
+        zone=zone,
+        timeout=timeout,
+        on_connection=on_connection,
+        runtime=RealRuntime() if runtime is None else runtime,
+    )
+
+
+def _may_be_repeated(outcome: int | SsGovernError) -> bool:
+    return isinstance(outcome, SsGovernError) and outcome.retry is not Retry.NEVER
+
+
+async def _ended(task: asyncio.Task[None]) -> None:
+    """Wait for a cancelled task to be gone; how it ended was reported where it failed."""
+    done = asyncio.Event()
+    task.add_done_callback(lambda _: done.set())
+    await done.wait()
