@@ -27,7 +27,7 @@ import zlib
 from collections import Counter, deque
 from collections.abc import Callable, Coroutine, Generator, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from ssgovern.errors import CorruptionError, DiskFullError, StorageFailedError
 from ssgovern.model import LogPosition
@@ -51,8 +51,19 @@ from ssgovern.storage.recovery import Recovery
 
 IDENTITY: Final = b"crash-fuzz-node!"
 LIVES_PER_RUN: Final = 10
-SHARDS_USED: Final = 4
+SHARDS: Final = 4
 _FACT: Final = struct.Struct(">IQI")
+
+
+_DEADLY_MOMENTS: Final = (
+    None,
+    ("append", "sync"),
+    ("truncate", "sync"),
+    ("rename", "sync_directory"),
+    ("sync_directory", "remove"),
+    ("remove", "sync_directory"),
+)
+"""Between these two operations a process of a run is likely to die: most bugs are there."""
 
 
 class ViolationError(AssertionError):
@@ -93,6 +104,21 @@ async def _pause(operation: str) -> None:
     await _Pause(operation)
 
 
+class _Task:
+    """A coroutine of a process, and the disk operation it stands before."""
+
+    __slots__ = ("coroutine", "operation")
+
+    def __init__(self, coroutine: Coroutine[str, None, None]) -> None:
+        self.coroutine = coroutine
+        self.operation = ""
+
+    def step(self) -> tuple[str, str]:
+        """Run to the next await; return the operation just done and the one to come."""
+        done, self.operation = self.operation, self.coroutine.send(None)
+        return done, self.operation
+
+
 class _ShardTruth:
     """What was appended to one shard, and how much of it has to survive what."""
 
@@ -111,7 +137,7 @@ class _Truth:
     """Of all shards; checks what a recovery found against it."""
 
     def __init__(self) -> None:
-        self.shards = {shard: _ShardTruth() for shard in range(SHARDS_USED)}
+        self.shards = {shard: _ShardTruth() for shard in range(SHARDS)}
         self.only_killed = False
         """Since the last recovery the process died, but no byte was lost with it."""
         self.bit_rotted_anywhere = False
@@ -146,10 +172,14 @@ class _Truth:
 
 class _SmallChunkRecovery(Recovery):
     chunk_bytes = 200
+    rewrite_bytes_max = 700
 
 
 class _SmallChunkWal(Wal):
-    """Reads back in so small chunks that records, proofs and tails cross their borders."""
+    """Reads back in so small chunks that records, proofs and tails cross their borders.
+
+    And does not rewrite whole segments, so that they are continued in new ones.
+    """
 
     recovery = _SmallChunkRecovery
 
@@ -171,11 +201,16 @@ class Machine:
         self._snapshot_image = DiskImage()
         self._power_cut = rng.choice(list(PowerCut))
         self._crash_chance = rng.choice((0.1, 0.03, 0.01, 0.005))
+        self._deadly = rng.choice(_DEADLY_MOMENTS)
+        self._at_deadly_moment = False
+        self._shaken = False
+        self._kill_chance = rng.choice((0.2, 0.5))
         self._failing_sync_chance = rng.choice((0.0, 0.0, 0.01, 0.03))
-        self._disk_full_chance = rng.choice((0.0, 0.0, 0.05, 0.2))
+        self._disk_full_chance = rng.choice((0.0, 0.0, 0.05, 0.4))
         self._bit_rot_chance = rng.choice((0.0, 0.0, 0.0, 0.3))
         self._unsynced_chance = rng.choice((0.0, 0.0, 0.4, 0.9))
         self._segment_bytes = rng.choice((300, 2_000, 20_000))
+        self._shards_used = rng.choice((1, 2, SHARDS))
         self._padding = rng.randbytes(4096)
         self._bodies = 0
         self._wal_class = mutant.wal
@@ -188,8 +223,8 @@ class Machine:
         self._proven_lsn = 0
         """What a later record or header, itself durable, proves to have been durable."""
         self._must_refuse = False
-        # A killed process runs no cleanup: its coroutines are kept until the run is over.
-        self._dead: list[Coroutine[Any, Any, None]] = []
+        # A killed process runs no cleanup: its tasks are kept until the run is over.
+        self._dead: list[_Task] = []
         self._story: deque[str] = deque(maxlen=60)
         self.report = RunReport(seed)
 
@@ -201,8 +236,8 @@ class Machine:
         except ViolationError as violation:
             self.report.violation = str(violation)
         finally:
-            for coroutine in self._dead:
-                coroutine.close()
+            for task in self._dead:
+                task.coroutine.close()
         self.report.story = list(self._story)
         return self.report
 
@@ -214,17 +249,18 @@ class Machine:
         self._log_disk = self._mutant.disk(SimDisk(self._log_image, _pause))
         self._snapshot_disk = self._mutant.disk(SimDisk(self._snapshot_image, _pause))
         self._wal = None
-        tasks: list[Coroutine[Any, Any, None]] = [self._boot()]
+        self._at_deadly_moment = False
+        tasks = [_Task(self._boot())]
         self._dead += tasks
-        while rng.random() >= self._crash_chance:
+        chance = self._crash_chance
+        while rng.random() >= chance:
             self._maybe_fail_a_sync()
             task = tasks[rng.randrange(len(tasks))]
             try:
-                task.send(None)
+                chance = self._chance_to_die(task.step())
             except StopIteration:
-                if len(tasks) == 1:
-                    tasks = [self._write(), self._snapshot()]
-                    self._dead += tasks
+                tasks = [_Task(self._write()), _Task(self._snapshot())]
+                self._dead += tasks
             except CorruptionError as error:
                 self._tell("corruption reported", error)
                 if not (self._must_refuse or self._truth.bit_rotted_anywhere):
@@ -240,23 +276,34 @@ class Machine:
         self._die()
         return True
 
+    def _chance_to_die(self, moment: tuple[str, str]) -> float:
+        self._at_deadly_moment = moment == self._deadly
+        if self._wal is None:
+            # Small, or no life would get beyond its recovery.
+            return 0.1 if self._at_deadly_moment else self._crash_chance
+        # A second accident soon after the first shows what the first recovery took for granted.
+        usual = 0.3 if self._shaken else self._crash_chance
+        return 0.5 if self._at_deadly_moment else usual
+
     def _die(self) -> None:
-        rng = self._rng
-        truth = self._truth
+        rng, truth = self._rng, self._truth
         self._log_image.fail_syncs = self._snapshot_image.fail_syncs = 0
-        if rng.random() < 0.7:
-            mode = self._power_cut
-            self._tell("power cut", mode.value)
-            self._log_image.cut_power(rng, mode)
-            self._snapshot_image.cut_power(rng, mode)
-            truth.only_killed = False
-        elif rng.random() < 0.3:
-            self._tell("kill and eviction of clean pages")
-            self._log_image.evict_clean_pages()
-            self._snapshot_image.evict_clean_pages()
-            truth.only_killed = False
-        else:
+        kill_chance = 0.1 if self._shaken else self._kill_chance
+        self._shaken = False
+        if rng.random() < kill_chance:
             self._tell("kill")
+            self._shaken = self._at_deadly_moment
+            if rng.random() < 0.3:
+                self._tell("eviction of clean pages")
+                self._log_image.evict_clean_pages()
+                self._snapshot_image.evict_clean_pages()
+                truth.only_killed = False
+            return
+        self._tell("power cut", self._power_cut.value)
+        self._log_image.cut_power(rng, self._power_cut)
+        self._snapshot_image.cut_power(rng, self._power_cut)
+        truth.only_killed = False
+        # Only now: what is not durable may vanish, and the damage with it.
         rotten = self._must_refuse or truth.bit_rotted_anywhere
         if not rotten and rng.random() < self._bit_rot_chance:
             self._rot_a_bit()
@@ -315,8 +362,8 @@ class Machine:
     # --- the process -----------------------------------------------------------------------
 
     async def _boot(self) -> None:
-        found: dict[int, list[Fact]] = {shard: [] for shard in range(SHARDS_USED)}
-        promises = dict.fromkeys(range(SHARDS_USED), 0)
+        found: dict[int, list[Fact]] = {shard: [] for shard in range(SHARDS)}
+        promises = dict.fromkeys(range(SHARDS), 0)
         snapshotted: dict[int, LogPosition] = {}
         for snapshot in await self._mutant.load_snapshots(self._snapshot_disk, IDENTITY):
             found[snapshot.shard] = _facts_of(snapshot)
@@ -414,7 +461,7 @@ class Machine:
         sizes: dict[int, int] = {}
         promises: dict[int, int] = {}
         for _ in range(rng.choice((1, 1, 2, 8))):
-            shard = rng.randrange(SHARDS_USED)
+            shard = rng.randrange(self._shards_used)
             truth = self._truth.shards[shard]
             if rng.random() < 0.1:
                 truth.epoch += 1
@@ -447,7 +494,7 @@ class Machine:
         while True:
             for _ in range(rng.choice((1, 5, 20))):
                 await _pause("idle")
-            shard = rng.randrange(SHARDS_USED)
+            shard = rng.randrange(self._shards_used)
             truth = self._truth.shards[shard]
             facts = truth.facts[: truth.durable]
             if facts:

@@ -12,6 +12,7 @@ from typing import Final, NamedTuple
 from ssgovern.errors import CorruptionError
 from ssgovern.runtime import Disk, SyncError
 from ssgovern.storage import SnapshotFile, Wal, load_snapshots
+from ssgovern.storage.files import storage_failed
 from ssgovern.storage.format import SEGMENT_HEADER_BYTES
 from ssgovern.storage.reader import SegmentReader
 from ssgovern.storage.recovery import Recovery, Segment
@@ -134,16 +135,39 @@ class _SyncNoRemoval(_PassingDisk):
 
 
 class _TailTrustingRecovery(Recovery):
-    async def _settle_end(self, unproven: bytes) -> None:
+    """Cuts the old file at the last good record and goes on writing there."""
+
+    async def _settle_end(self) -> None:
         state = self._state
         if not state.segments:
-            await super()._settle_end(unproven)
+            await super()._settle_end()
             return
         last = state.segments[-1]
         last.file_bytes = state.end_lsn - last.base_lsn + SEGMENT_HEADER_BYTES
-        await self._disk.truncate(last.name, last.file_bytes)
-        await self._disk.sync(last.name)
+        try:
+            await self._disk.truncate(last.name, last.file_bytes)
+            await self._disk.sync(last.name)
+        except OSError as error:
+            raise storage_failed("cutting the log", error) from error
         state.synced_lsn = state.end_lsn
+
+
+class _ProvenEndTrustingRecovery(Recovery):
+    """Goes on in the old file if that ends where it is proven to be durable."""
+
+    async def _settle_end(self) -> None:
+        state = self._state
+        last = state.segments[-1] if state.segments else None
+        if last is not None and last.file_bytes == (
+            SEGMENT_HEADER_BYTES + state.proven_lsn - last.base_lsn
+        ):
+            state.synced_lsn = state.end_lsn
+            return
+        await super()._settle_end()
+
+
+class _ProvenEndTrustingWal(Wal):
+    recovery = _ProvenEndTrustingRecovery
 
 
 class _TailTrustingWal(Wal):
@@ -194,6 +218,7 @@ MUTANTS: Final = {
     "trust-names-in-cache": Mutant(disk=_TrustNamesInCache),
     "remove-without-directory-sync": Mutant(disk=_SyncNoRemoval),
     "trust-old-tail": Mutant(wal=_TailTrustingWal),
+    "trust-proven-end": Mutant(wal=_ProvenEndTrustingWal),
     "cut-proven-loss": Mutant(wal=_SilentWal),
     "refused-batch-half-cut": Mutant(wal=_HalfTakingBackWal),
     "refused-batch-not-cut": Mutant(wal=_NotTakingBackWal),

@@ -11,16 +11,18 @@ The order of steps is the point of this module:
 3. In the last segment a record says how much was durable when it was written. Damage below the
    highest such claim, also one found behind the damage, is a proven loss; the rest is a torn
    tail, never acknowledged as durable, and is cut.
-4. What is kept but not proven is copied into a new, synced segment before the log is used: after
-   a failed sync the page cache shows bytes that are not on disk and a later sync succeeds
-   without writing them. The old file is not touched, so that a crash at any step repeats the
-   recovery from the same bytes.
+4. The log goes on in a file that the recovery itself has written and synced, never in an old
+   one: after a failed sync the page cache shows bytes that are not on disk and a later sync
+   succeeds without writing them. What is kept but not proven (or, of a small segment, all) is
+   copied there. It takes effect by one rename, so that a crash at any step before it repeats
+   the recovery from the same bytes.
 
 A proven loss raises `CorruptionError` and changes no segment.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import ClassVar, NamedTuple
@@ -98,26 +100,33 @@ OnRecord = Callable[[WalRecord], None]
 OnProgress = Callable[[RecoveryProgress], Awaitable[None]]
 
 
-async def open_segment(disk: Disk, state: LogState, *, tail: bytes = b"") -> None:
-    """Create the next segment, durable, and make it the last of `state`.
+async def open_segment(
+    disk: Disk, state: LogState, *, tail: bytes = b"", replace_last: bool = False
+) -> None:
+    """Create the next segment (or the last one anew), durable, and make it the last of `state`.
 
-    It begins with `tail`, the records that stand last in the log without being proven, and
-    with every promise in force: so that promises outlive the segments they were made in.
+    It begins with `tail`, the records that stand last in the log, and with every promise in
+    force that is not in `tail`: so that promises outlive the segments they were made in.
     Raises DiskFullError (nothing changed), StorageFailedError.
     """
     salt = salt_of(state.identity)
-    sequence = state.segments[-1].sequence + 1 if state.segments else 1
+    previous = state.segments[-1].sequence if state.segments else 0
+    sequence = previous if replace_last else previous + 1
     base_lsn = state.end_lsn - len(tail)
-    promises = [epoch_promise(shard, epoch) for shard, epoch in sorted(state.promises.items())]
-    content = tail + encode_records(promises, state.end_lsn, base_lsn, salt)
-    end_lsn = base_lsn + len(content)
-    header = SegmentHeader(state.identity, sequence, base_lsn, end_lsn)
-    encoded = encode_segment_header(header)
-    file_bytes = await create_durably(disk, segment_name(sequence), (encoded, content))
-    segment = Segment(sequence, base_lsn, file_bytes)
+    segment = Segment(sequence, base_lsn, 0)
+    promises = dict(state.promises)
     for record in parse_records(tail, base_lsn, salt).records:
         if record.kind == ENTRY:
             segment.last[record.shard] = record.position
+        elif record.kind == EPOCH and promises.get(record.shard) == record.epoch:
+            del promises[record.shard]
+    entries = [epoch_promise(shard, epoch) for shard, epoch in sorted(promises.items())]
+    content = tail + encode_records(entries, state.end_lsn, base_lsn, salt)
+    end_lsn = base_lsn + len(content)
+    header = encode_segment_header(SegmentHeader(state.identity, sequence, base_lsn, end_lsn))
+    segment.file_bytes = await create_durably(disk, segment.name, (header, content))
+    if replace_last:
+        del state.segments[-1]
     state.segments.append(segment)
     state.end_lsn = state.synced_lsn = state.proven_lsn = end_lsn
 
@@ -129,6 +138,7 @@ class Recovery:
     """
 
     chunk_bytes: ClassVar[int] = CHUNK_BYTES
+    rewrite_bytes_max: ClassVar[int] = 1 << 20
 
     def __init__(
         self, disk: Disk, identity: bytes, on_record: OnRecord, on_progress: OnProgress | None
@@ -140,6 +150,8 @@ class Recovery:
         self._bytes_done = 0
         self._bytes_total = 0
         self._records = 0
+        self._kept: deque[Piece] = deque()
+        self._kept_bytes = 0
 
     async def run(self) -> LogState:
         await pin_names(self._disk)
@@ -148,48 +160,58 @@ class Recovery:
         for file in files:
             check_identity(file.header.identity, self._state.identity, name=file.name)
         self._bytes_total = sum(file.file_bytes for file in files)
-        unproven = b""
         for file in files:
-            unproven = await self._replay(file)
-        await self._settle_end(unproven)
+            await self._replay(file)
+        await self._settle_end()
         return self._state
 
-    async def _settle_end(self, unproven: bytes) -> None:
-        """See to it that the log goes on in a file of which every byte is durable."""
-        state = self._state
-        last = state.segments[-1] if state.segments else None
-        if last is not None and last.file_bytes == state.proven_lsn - last.base_lsn + (
-            SEGMENT_HEADER_BYTES
-        ):
-            # Ends exactly where it is proven to be durable: may be continued as it is.
-            return
-        await open_segment(self._disk, state, tail=unproven)
+    async def _settle_end(self) -> None:
+        """Let the log go on in a file that this recovery has written and synced.
 
-    async def _replay(self, file: SegmentFile) -> bytes:
-        """Replay one segment. Return the bytes of its records that are kept but not proven."""
+        Even a file that ends where it is proven durable is not continued: a cut that was made
+        but not synced may be undone by the next power cut, and old bytes come back.
+        """
+        state, kept = self._state, self._kept
+        if not state.segments:
+            await open_segment(self._disk, state)
+            return
+        tail = b"".join(piece.encoded for piece in kept)
+        if len(tail) == state.end_lsn - state.segments[-1].base_lsn:
+            # All of a small segment: write it anew, or a node that starts often makes many.
+            await open_segment(self._disk, state, tail=tail, replace_last=True)
+            return
+        proven = max(0, state.proven_lsn - kept[0].lsn) if kept else 0
+        await open_segment(self._disk, state, tail=tail[proven:])
+
+    async def _replay(self, file: SegmentFile) -> None:
         state = self._state
         segment = Segment(file.header.sequence, file.header.base_lsn, file.file_bytes)
         state.segments.append(segment)
         state.proven_lsn = max(state.proven_lsn, file.header.synced_lsn)
         reader = SegmentReader(self._disk, file, chunk_bytes=self.chunk_bytes)
-        unproven: list[Piece] = []
         while (piece := reader.next_piece()) is not None:
             self._deliver(piece, segment)
             if file.end_lsn is None:
-                unproven.append(piece)
-            while unproven and unproven[0].lsn + len(unproven[0].encoded) <= state.proven_lsn:
-                del unproven[0]
+                self._keep(piece)
             await self._report(segment.name, self._bytes_done + reader.offset)
         self._bytes_done += file.file_bytes
         self._judge_end(reader)
         state.end_lsn = reader.lsn
-        state.synced_lsn = state.proven_lsn
-        if not unproven:
-            return b""
-        # These are the very bytes that were checked: a second look might find others, since
-        # pages that a failed sync left behind may be dropped at any time.
-        kept = b"".join(piece.encoded for piece in unproven)
-        return kept[max(0, state.proven_lsn - unproven[0].lsn) :]
+
+    def _keep(self, piece: Piece) -> None:
+        """Hold on to the bytes that `_settle_end` writes anew: what is not proven, or little.
+
+        These very bytes were checked. A second look might find others, since pages that a
+        failed sync left behind may be dropped at any time.
+        """
+        kept = self._kept
+        kept.append(piece)
+        self._kept_bytes += len(piece.encoded)
+        while (
+            self._kept_bytes > self.rewrite_bytes_max
+            and kept[0].lsn + len(kept[0].encoded) <= self._state.proven_lsn
+        ):
+            self._kept_bytes -= len(kept.popleft().encoded)
 
     def _judge_end(self, reader: SegmentReader) -> None:
         reader.check_end(self._state.proven_lsn)
