@@ -58,6 +58,11 @@ def instance(message: model_pb2.Instance) -> None:
         )
 
 
+def named_instance(instance_id: str) -> None:
+    """Check the id by which a request names an instance."""
+    check_name("instance id", instance_id)
+
+
 def change(message: native_pb2.InstanceChange) -> None:
     """Check what an update wants to set."""
     if message.HasField("weight"):
@@ -70,6 +75,15 @@ def change(message: native_pb2.InstanceChange) -> None:
             f"at most {limits.METADATA_PAIRS_MAX} metadata keys may be removed at once",
             field="metadata_remove",
             limit=limits.METADATA_PAIRS_MAX,
+        )
+    # Keys to remove and unknown fields have no limit of their own, and all of it goes into one
+    # log entry. No valid change needs more than an instance may have.
+    size_bytes = message.ByteSize()
+    if size_bytes > limits.INSTANCE_BYTES_MAX:
+        raise LimitExceededError(
+            f"a change of {size_bytes} bytes: at most {limits.INSTANCE_BYTES_MAX} are allowed",
+            field="change",
+            limit=limits.INSTANCE_BYTES_MAX,
         )
 
 

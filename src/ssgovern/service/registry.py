@@ -17,6 +17,7 @@ from ssgovern.registry.sessions import Connection, Session, SessionTable, shards
 from ssgovern.registry.state import Change, ShardState
 from ssgovern.replication.primary import Proposal, Waiter
 from ssgovern.service import checks
+from ssgovern.wire.codec import key_to_wire
 from ssgovern.wire.pb import log_pb2, native_pb2, raw_pb2
 
 
@@ -76,7 +77,9 @@ class RegistryService:
             self.sessions.claim(session, 1 << shard)
             record = log_pb2.Record(time_ms=time_ms)
             registered = record.registered
-            registered.service.CopyFrom(registration.service)
+            wire_key = registered.service
+            # Not copied: fields of a newer client that we do not know would have no limit.
+            wire_key.namespace, wire_key.group, wire_key.service = key
             registered.instance.CopyFrom(registration.instance)
             registered.session_id = session.id
             proposals.append(proposer.propose(shard, record, waiter))
@@ -87,11 +90,12 @@ class RegistryService:
     ) -> None:
         """Propose to remove an instance."""
         key = checks.service_key(request.service)
+        checks.named_instance(request.instance_id)
         self._proposer.check_room(1, request.ByteSize())
         record = log_pb2.Record(
             time_ms=self._wall_ms(),
             deregistered=log_pb2.InstanceDeregistered(
-                service=request.service,
+                service=key_to_wire(key),
                 instance_id=request.instance_id,
                 session_id=session.id,
                 any_owner=request.any_owner,
@@ -103,12 +107,13 @@ class RegistryService:
     def update(self, session: Session, request: native_pb2.UpdateRequest, waiter: Waiter) -> None:
         """Propose to change fields of an instance."""
         key = checks.service_key(request.service)
+        checks.named_instance(request.instance_id)
         checks.change(request.change)
         self._proposer.check_room(1, request.ByteSize())
         record = log_pb2.Record(
             time_ms=self._wall_ms(),
             updated=log_pb2.InstanceUpdated(
-                service=request.service,
+                service=key_to_wire(key),
                 instance_id=request.instance_id,
                 session_id=session.id,
                 any_owner=request.any_owner,
