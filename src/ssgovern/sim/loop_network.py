@@ -1,8 +1,7 @@
 """The network half of a simulated loop: servers, connections and readiness.
 
-Only the kernel below is simulated. Transports and servers are asyncio's own classes, so closing,
-flow control, half-close and error reports are not a copy that could differ from the original.
-What those classes ask of a selector loop (`_add_reader` and its like) is answered here.
+Only the kernel below is simulated. Transports and servers are asyncio's own classes; what they
+ask of a selector loop (`_add_reader` and its like) is answered here.
 
 It refuses what the simulator does not model (TLS, foreign sockets, datagrams) by name.
 """
@@ -11,19 +10,17 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from asyncio import Handle, base_events, selector_events
+from asyncio import Handle, base_events
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, TypeVar, cast
 
 from ssgovern.sim.sockets import Descriptor, ListeningSocket, StreamSocket
+from ssgovern.sim.transport import SimTransport
 
 if TYPE_CHECKING:
     from ssgovern.sim.process import Process
 
 ProtocolT = TypeVar("ProtocolT", bound=asyncio.BaseProtocol)
-
-# asyncio's transport over a stream socket. Its signature is stable, its name is private.
-_make_transport: Callable[..., asyncio.Transport] = selector_events._SelectorSocketTransport  # type: ignore[attr-defined]
 
 # Options that change nothing here; any other that is set is refused.
 _HARMLESS_OPTIONS: Final = frozenset(
@@ -40,7 +37,7 @@ class LoopNetwork(asyncio.AbstractEventLoop):
     def __init__(self) -> None:
         self._descriptors: dict[int, Descriptor] = {}
         # asyncio's transports enter themselves here.
-        self._transports: dict[int, asyncio.Transport] = {}
+        self._transports: dict[int, SimTransport] = {}
 
     def _signal(self, handle: Handle) -> None:
         """Queue a reader or writer that the kernel found ready."""
@@ -68,7 +65,7 @@ class LoopNetwork(asyncio.AbstractEventLoop):
         connection = await self._connect(host, port)
         protocol = protocol_factory()
         waiter = self.create_future()
-        transport = _make_transport(self, connection, protocol, waiter)
+        transport = SimTransport(self, connection, protocol, waiter)
         try:
             await waiter
         except BaseException:
@@ -141,7 +138,7 @@ class LoopNetwork(asyncio.AbstractEventLoop):
         if connection is None:
             return
         try:
-            _make_transport(self, connection, protocol_factory(), server=server)
+            SimTransport(self, connection, protocol_factory(), server=server)
         except BaseException:
             connection.close()
             raise
@@ -187,8 +184,7 @@ class LoopNetwork(asyncio.AbstractEventLoop):
 
     def _bury_sockets(self) -> None:
         for transport in self._transports.values():
-            # A transport dropped with a socket warns that it was not closed.
-            transport._sock = None  # type: ignore[attr-defined]
+            transport.bury()
         self._transports.clear()
         self._descriptors.clear()
 

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
+from ssgovern.sim.handshake import Handshake
 from ssgovern.sim.tcp import Endpoint
 from ssgovern.sim.trace import Kind
 
@@ -150,7 +151,7 @@ class Network:
         """Begin a handshake; the endpoint's owner is told how it ends."""
         local = (source.name, source.next_port())
         endpoint = Endpoint(self._world, source, target, local, (target.name, port))
-        endpoint.open()
+        Handshake(self._world, endpoint).send_syn()
         return endpoint
 
     def next_endpoint(self) -> int:
@@ -158,13 +159,20 @@ class Network:
         self._endpoints += 1
         return self._endpoints
 
-    def transit(self, link: Link, size: int) -> float | None:
+    def transit(self, link: Link, size: int = 0) -> float | None:
         """Return when a packet sent now arrives, or None if the link is cut."""
         if link.cut:
             return None
         now = self._world.now
         link.free_at = max(link.free_at, now) + (size + _HEADER_BYTES) / link.bytes_per_second
         return link.free_at + link.latency + self._world.net_rng.random() * link.jitter
+
+    def transit_or_lose(self, link: Link, size: int = 0) -> float | None:
+        """Return when a packet sent now arrives, or None if it never will."""
+        arrival = self.transit(link, size)
+        if link.loss > 0.0 and self._world.net_rng.random() < link.loss:
+            return None
+        return arrival
 
     def close(self) -> None:
         """Forget everything."""

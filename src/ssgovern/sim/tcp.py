@@ -35,7 +35,6 @@ Address: TypeAlias = tuple[str, int]
 RETRANSMIT_SECONDS: Final = 0.2
 RETRANSMIT_SECONDS_MAX: Final = 120.0
 USER_TIMEOUT_SECONDS: Final = 924.0
-SYN_RETRIES: Final = 6
 # Segments of one direction never arrive in the same instant.
 _SPACING_SECONDS: Final = 1e-7
 
@@ -76,9 +75,9 @@ class Endpoint:
         self.owner: Owner | None = None
         self._world = world
         self._network = network
-        self._link = network.link(machine.name, remote_machine.name)
-        self._return_link = network.link(remote_machine.name, machine.name)
-        self._number = network.next_endpoint()
+        self.link = network.link(machine.name, remote_machine.name)
+        self.return_link = network.link(remote_machine.name, machine.name)
+        self.number = network.next_endpoint()
         # Of a server's end: where it goes when the handshake is over.
         self._listener = listener
         is_client = listener is None
@@ -104,7 +103,7 @@ class Endpoint:
 
     def __repr__(self) -> str:
         state = "gone" if self._gone else "closed" if self._closed else "open"
-        return f"<Endpoint {self._number} {self.local} -> {self.remote} {state}>"
+        return f"<Endpoint {self.number} {self.local} -> {self.remote} {state}>"
 
     # For the process that holds it
 
@@ -195,7 +194,8 @@ class Endpoint:
             error, self._error = self._error, None
             raise error
 
-    def _fail(self, code: int) -> None:
+    def fail(self, code: int) -> None:
+        """End it with an error, which the process sees when it next sends or receives."""
         self._error = os_error(code)
         self.vanish()
         if self.owner is None:
@@ -206,64 +206,25 @@ class Endpoint:
         else:
             self.owner.on_connected(os_error(code, f"Connect call failed {self.remote}"))
 
-    # Handshake
+    # Handshake, for `ssgovern.sim.handshake`
 
-    def open(self, attempt: int = 0) -> None:
-        """Send a SYN, and again after 1, 2, 4 ... seconds until there is an answer."""
-        if self._gone or self._established:
-            return
-        if attempt > SYN_RETRIES:
-            self._fail(errno.ETIMEDOUT)
-            return
-        arrival = self._network.transit(self._link, 0)
-        if arrival is not None and not self._is_lost():
-            self._world.at(arrival, self._on_syn_at_remote)
-        self._world.after(float(1 << attempt), self.open, attempt + 1)
+    def is_connecting(self) -> bool:
+        return not self._established and not self._gone
 
-    def _on_syn_at_remote(self) -> None:
-        """The remote kernel's answer, whatever its processes are doing."""
-        remote = self.remote_machine
-        if self._link.cut or not remote.powered:
-            return
-        if self._peer is None or self._peer._gone:
-            listener = remote.listener(self.remote[1], loopback=remote is self.machine)
-            if listener is None:
-                arrival = self._network.transit(self._return_link, 0)
-                if arrival is not None:
-                    self._world.at(arrival, self._on_refused)
-                return
-            if listener.is_full():
-                return
-            self._peer = Endpoint(
-                self._world, remote, self.machine, self.remote, self.local, listener=listener
-            )
-            self._peer._peer = self
-        arrival = self._network.transit(self._return_link, 0)
-        if arrival is not None and not self._peer._is_lost():
-            self._world.at(arrival, self._on_syn_ack, self._peer)
+    def is_gone(self) -> bool:
+        return self._gone
 
-    def _on_refused(self) -> None:
-        if not (self._gone or self._established or self._return_link.cut):
-            self._fail(errno.ECONNREFUSED)
+    def meet(self, peer: Endpoint) -> None:
+        """From now on, packets of this end arrive at `peer`."""
+        self._peer = peer
 
-    def _on_syn_ack(self, peer: Endpoint) -> None:
-        if self._return_link.cut or not self.machine.powered or peer is not self._peer:
-            return
-        if self._gone:
-            self._send_reset()
-        elif not self._established:
-            self._established = True
-            self._world.trace.add(
-                self._world.now,
-                Kind.CONNECT,
-                self.machine.number,
-                self.remote_machine.number,
-                self._number,
-            )
-            if self.owner is not None:
-                self.owner.on_connected(None)
-            self._start_clock()
-            self._flush()
+    def on_established(self) -> None:
+        """The client knows that the server's kernel has accepted."""
+        self._established = True
+        if self.owner is not None:
+            self.owner.on_connected(None)
+        self._start_clock()
+        self._flush()
 
     def _on_accepted(self) -> None:
         assert self._listener is not None, "only a server's end gets a first segment"
@@ -293,20 +254,16 @@ class Endpoint:
     def _transmit(self, segment: Segment) -> bool:
         """Put a segment on the link; False if the link is cut, so that trying more is idle."""
         world = self._world
-        arrival = self._network.transit(self._link, len(segment.payload))
-        if arrival is not None and not self._is_lost():
+        arrival = self._network.transit_or_lose(self.link, len(segment.payload))
+        if arrival is not None:
             self._last_arrival = max(arrival, self._last_arrival + _SPACING_SECONDS)
             world.at(self._last_arrival, self._on_segment_at_remote, segment)
         self._due = max(self._due, self._answer_expected() + self._patience())
-        return arrival is not None
-
-    def _is_lost(self) -> bool:
-        loss = self._link.loss
-        return loss > 0.0 and self._world.net_rng.random() < loss
+        return not self.link.cut
 
     def _answer_expected(self) -> float:
         """When an answer to all that was sent would be here: a kernel has measured this."""
-        back = self._return_link
+        back = self.return_link
         return max(self._world.now, self._last_arrival, back.free_at) + back.latency + back.jitter
 
     def _patience(self) -> float:
@@ -327,8 +284,8 @@ class Endpoint:
         if self._gone or not self._send.is_outstanding:
             return
         if now >= self._progress_at + self._user_timeout:
-            self._world.trace.add(now, Kind.TIMEOUT, self._number)
-            self._fail(errno.ETIMEDOUT)
+            self._world.trace.add(now, Kind.TIMEOUT, self.number)
+            self.fail(errno.ETIMEDOUT)
             return
         if now >= self._due:
             self._backoff = min(self._backoff + 1, 10)
@@ -344,7 +301,7 @@ class Endpoint:
                 break
 
     def _probe_window(self) -> None:
-        arrival = self._network.transit(self._link, 0)
+        arrival = self._network.transit_or_lose(self.link)
         if arrival is not None:
             self._world.at(arrival, self._on_probe_at_remote)
         self._due = self._answer_expected() + self._patience()
@@ -365,11 +322,8 @@ class Endpoint:
         self._vanish_if_done()
 
     def _send_reset(self) -> None:
-        peer = self._peer
-        if peer is None:
-            return
-        arrival = self._network.transit(self._link, 0)
-        if arrival is not None and not self._is_lost():
+        arrival = self._network.transit_or_lose(self.link)
+        if arrival is not None:
             # Not before what was sent before it.
             self._last_arrival = max(arrival, self._last_arrival + _SPACING_SECONDS)
             self._world.at(self._last_arrival, self._on_reset_at_remote)
@@ -377,7 +331,7 @@ class Endpoint:
     # Packets of this end, arriving at the other
 
     def _reaches_remote(self) -> bool:
-        return not self._link.cut and self.remote_machine.powered and self._peer is not None
+        return not self.link.cut and self.remote_machine.powered and self._peer is not None
 
     def _on_segment_at_remote(self, segment: Segment) -> None:
         if self._reaches_remote():
@@ -409,7 +363,7 @@ class Endpoint:
         network, receive, world = self._network, self._receive, self._world
         network.segments += 1
         world.trace.add(
-            world.now, Kind.SEGMENT, self._number, segment.start, zlib.crc32(segment.payload)
+            world.now, Kind.SEGMENT, self.number, segment.start, zlib.crc32(segment.payload)
         )
         if self._gone:
             self._send_reset()
@@ -437,7 +391,7 @@ class Endpoint:
     def _acknowledge(self) -> None:
         if self._ack_on_wire:
             return
-        arrival = self._network.transit(self._link, 0)
+        arrival = self._network.transit(self.link)
         if arrival is not None:
             self._ack_on_wire = True
             receive = self._receive
@@ -449,8 +403,8 @@ class Endpoint:
     def _on_reset(self) -> None:
         if self._gone:
             return
-        self._world.trace.add(self._world.now, Kind.RESET, self._number)
-        self._fail(errno.EPIPE if self._receive.is_last_received else errno.ECONNRESET)
+        self._world.trace.add(self._world.now, Kind.RESET, self.number)
+        self.fail(errno.EPIPE if self._receive.is_last_received else errno.ECONNRESET)
 
     def _vanish_if_done(self) -> None:
         if self._closed and self._send.is_finished and self._receive.is_last_received:
