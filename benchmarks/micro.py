@@ -98,7 +98,7 @@ class Path:
         self.connection.data_received(hello())
 
     def _on_committed(self, committed: list[Proposal]) -> None:
-        shards = {}
+        shards: dict[ShardId, None] = {}
         for proposal in committed:
             outcome = self.registry.apply(proposal)
             proposal.waiter.on_outcome(proposal, outcome)

@@ -18,10 +18,11 @@ To add rows of our own, append `Case(name, run)` to `CASES`:
 the instance that our contender registers.
 """
 
+from benchmarks import cases
 from benchmarks.bench import Case
 from benchmarks.contender import Contender
 from benchmarks.ours import OurNode, sample_instance
 
 CONTENDERS: list[Contender] = [OurNode()]
-CASES: list[Case] = []
+CASES: list[Case] = [*cases.CASES]
 VALUE: bytes = sample_instance("10.1.2.3-00000001").SerializeToString()
