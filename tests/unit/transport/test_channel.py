@@ -179,6 +179,21 @@ def test_a_lost_connection_fails_what_was_sent_and_refuses_what_was_not() -> Non
     play(body)
 
 
+def test_giving_up_what_is_gone_is_harmless() -> None:
+    """Whoever notices a loss late may still give the connection up, on any kind of loop."""
+
+    async def body(channel: Channel, peer: Peer, pushes: list[bytes]) -> None:
+        peer.abort()
+        assert await channel.wait_lost(5)
+        channel.give_up(ClosedError("enough"))
+        channel.abort()
+        assert not channel.is_open
+        assert channel.local_host == ""
+        assert isinstance(channel.cause, UnavailableError)
+
+    play(body)
+
+
 def test_given_up_it_says_why() -> None:
     """Pending requests are told the cause with which a connection was given up."""
 
