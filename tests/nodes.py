@@ -119,7 +119,7 @@ class Raw:
     # --- messages --------------------------------------------------------------------------
 
     async def ask(self, type_: int, request: Message | bytes = b"") -> bytes:
-        """Send a request and return the body of its answer. Raises RefusedError, ClosedByNodeError."""
+        """Send a request and return the body of its answer; an error answer is raised."""
         body = request if isinstance(request, bytes) else request.SerializeToString()
         request_id = self._next_id
         self._next_id += 1
@@ -127,7 +127,7 @@ class Raw:
         return await self.answer(request_id)
 
     async def answer(self, request_id: int) -> bytes:
-        """Return the body of the answer to a request that was sent. Raises RefusedError, ClosedByNodeError."""
+        """Return the body of the answer to a request that was sent; an error answer is raised."""
         while request_id not in self._answers:
             frame = await self.receive()
             if frame[0] == Kind.PUSH:

@@ -119,9 +119,12 @@ class LogDriver:
 
     async def sync(self) -> None:
         """Make durable what was written without a sync; nothing to do where each batch is."""
-        if self._unsynced_since is not None:
-            self._unsynced_since = None
-            async with self._wal_turn:
+        if self._sync_interval_s is None:
+            return
+        async with self._wal_turn:
+            # Looked at when it is our turn: a sync under way is one to wait for.
+            if self._unsynced_since is not None:
+                self._unsynced_since = None
                 await self._wal.sync()
 
     async def release(self, snapshotted: Mapping[int, LogPosition]) -> int:
@@ -175,8 +178,11 @@ class LogDriver:
         self.last_write_s = now - started
         if self._sync_interval_s is None:
             self._unmarked_since = now
-        elif self._unsynced_since is None:
-            self._unsynced_since = now
+        else:
+            # These records say themselves what was synced before them.
+            self._unmarked_since = None
+            if self._unsynced_since is None:
+                self._unsynced_since = now
         self.writes_refused = ""
         self._commit(batch)
 
