@@ -251,6 +251,8 @@ class Node:
             record.epoch_started.node_id = self._identity.node_id
             self._log_driver.propose(ShardId(shard), record, started)
         await started.done
+        # Positions of an epoch that a power cut could take back would be given out a second time.
+        await self._log_driver.sync()
 
     def _say_ready(self, host: str, port: int, entries_replayed: int) -> None:
         services, instances = self.registry.totals()
