@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from ssgovern.api.native.server import NativeServer
 from ssgovern.controller.standalone import decide_shard_map
-from ssgovern.errors import ConfigError
+from ssgovern.errors import ConfigError, DiskFullError
 from ssgovern.model import (
     SHARDS,
     LogPosition,
@@ -214,11 +214,9 @@ class Node:
             drivers.create_task(self._log_driver.run(), name="log")
             await self._start_epochs()
             host, port = await self._listen()
-            others = [
-                drivers.create_task(self._push_driver.run(self.server), name="push"),
-                drivers.create_task(self._session_driver.run(self.server), name="sessions"),
-                drivers.create_task(self._snapshot_driver.run(), name="snapshots"),
-            ]
+            push = drivers.create_task(self._push_driver.run(self.server), name="push")
+            sessions = drivers.create_task(self._session_driver.run(self.server), name="sessions")
+            snapshots = drivers.create_task(self._snapshot_driver.run(), name="snapshots")
             self._say_ready(host, port, recovered.entries_replayed)
             await self._stop.wait()
             if self._failure is not None:
@@ -228,9 +226,14 @@ class Node:
             self.server.stop_accepting()
             await self._log_driver.drain()
             self.server.close_all()
-            for task in others:
-                task.cancel()
-            await self._snapshot_driver.snapshot_all()
+            push.cancel()
+            sessions.cancel()
+            try:
+                # Waits for what the task of the snapshots is at, which must not be cut short.
+                await self._snapshot_driver.snapshot_all()
+            except DiskFullError as error:
+                log.warning("no snapshots taken, the next start replays the log: %s", error)
+            snapshots.cancel()
             log.info("stopped: all that was acknowledged is on disk")
 
     async def _listen(self) -> tuple[str, int]:

@@ -8,6 +8,7 @@ import pytest
 from builders import BILLING
 from nodes import config_of, run_world, serving
 
+from ssgovern.sim.disk import UNLIMITED
 from ssgovern.sim.runtime import SimRuntime
 from ssgovern.sim.world import World
 
@@ -84,3 +85,44 @@ def test_an_epoch_is_never_used_twice(seed: int) -> None:
             assert world.run_until(lambda number=number: len(epochs) > number, world.now + 100.0)
             process.kill(power=True)
     assert epochs == sorted(set(epochs))
+
+
+def test_a_full_disk_does_not_keep_a_node_from_stopping() -> None:
+    """A node whose disk is full stops like any other: what it acknowledged is in its log."""
+
+    async def first(runtime: SimRuntime) -> None:
+        async with serving(config_of(DATA), runtime) as stage:
+            client = await stage.client("a")
+            await client.register("one")
+            runtime.process.machine.disk(f"{DATA}/snapshots").capacity_bytes = 0
+
+    async def second(runtime: SimRuntime) -> None:
+        runtime.process.machine.disk(f"{DATA}/snapshots").capacity_bytes = UNLIMITED
+        async with serving(config_of(DATA), runtime) as stage:
+            client = await stage.client("b")
+            assert await client.ids() == ["one"]
+
+    run_world(0, first, second)
+
+
+def test_a_node_may_be_stopped_while_it_removes_old_log() -> None:
+    """A stop that falls into the removal of a segment waits for it and goes on."""
+    config = config_of(
+        DATA, storage={"segment_bytes": 1 << 20, "wal_bytes_before_snapshot": 1 << 20}
+    )
+
+    async def first(runtime: SimRuntime) -> None:
+        log = runtime.process.machine.disk(f"{DATA}/wal")
+        async with serving(config, runtime) as stage:
+            client = await stage.client("a")
+            for n in range(100):
+                await client.register(f"i{n}", metadata={f"k{k}": "x" * 3000 for k in range(5)})
+            oldest = log.names()[0]
+            while oldest in log.names():
+                await asyncio.sleep(0.0001)
+
+    async def second(runtime: SimRuntime) -> None:
+        async with serving(config, runtime) as stage:
+            assert len(await (await stage.client("b")).ids()) == 100
+
+    run_world(0, first, second)
