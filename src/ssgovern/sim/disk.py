@@ -310,11 +310,13 @@ def _apply_name_change(names: dict[str, _File], change: _NameChange) -> None:
 
 
 def _keep_prefix(file: _File, rng: Rng) -> None:
-    """All writes up to one, and a part of that one."""
+    """All writes up to one, and often a part of that one."""
     kept = rng.randrange(len(file.pending) + 1)
     for write in file.pending[:kept]:
         _apply(file.durable, write.offset, write.written)
-    if kept < len(file.pending) and (torn := file.pending[kept].written) is not None:
+    if kept == len(file.pending) or rng.random() < 0.3:
+        return
+    if (torn := file.pending[kept].written) is not None:
         part = torn[: rng.randrange(len(torn) + 1)]
         _apply(file.durable, file.pending[kept].offset, part)
 
