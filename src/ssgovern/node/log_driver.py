@@ -58,7 +58,7 @@ class LogDriver:
         self._queue: deque[Proposal] = deque()
         self._uncommitted = 0
         self._uncommitted_bytes = 0
-        self._wake = asyncio.Event()
+        self._waiting: asyncio.Future[None] | None = None
         self._closing = False
         self._drained = asyncio.Event()
         self._unsynced_since: float | None = None
@@ -95,7 +95,7 @@ class LogDriver:
         self._queue.append(proposal)
         self._uncommitted += 1
         self._uncommitted_bytes += len(body)
-        self._wake.set()
+        self._wake()
         return proposal
 
     # --- the task --------------------------------------------------------------------------
@@ -114,7 +114,7 @@ class LogDriver:
     async def drain(self) -> None:
         """Take nothing new, write what is queued, sync, and let `run` end."""
         self._closing = True
-        self._wake.set()
+        self._wake()
         await self._drained.wait()
 
     async def sync(self) -> None:
@@ -132,14 +132,21 @@ class LogDriver:
         return await self._wal.release(snapshotted)
 
     async def _wait(self) -> None:
-        if not self._queue and not self._closing:
-            # Proposals wake it; otherwise it looks up when something is due.
-            try:
-                async with asyncio.timeout_at(self._next_due()):
-                    await self._wake.wait()
-            except TimeoutError:
-                pass
-        self._wake.clear()
+        """Return when there is something to write or something is due."""
+        if self._queue or self._closing:
+            return
+        # A bare future and a timer: an event with a time-out costs a lone request a tenth more.
+        self._waiting = self._loop.create_future()
+        due = self._next_due()
+        timer = None if due is None else self._loop.call_at(due, self._wake)
+        await self._waiting
+        if timer is not None:
+            timer.cancel()
+
+    def _wake(self) -> None:
+        waiting = self._waiting
+        if waiting is not None and not waiting.done():
+            waiting.set_result(None)
 
     def _next_due(self) -> float | None:
         due = [

@@ -1,0 +1,49 @@
+"""A node in a process of its own, on a port that stays the same over its lives."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+EXIT_S_MAX = 60.0
+
+
+class NodeProcess:
+    """`ss-govern server` as anyone would start it; may be killed and started again."""
+
+    def __init__(self, data_dir: Path, *arguments: str) -> None:
+        self.data_dir = data_dir
+        self._arguments = arguments
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = int(probe.getsockname()[1])
+        self.address = f"127.0.0.1:{self.port}"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start it; it serves a moment later."""
+        self._process = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "ssgovern.cli.main", "server"),
+                *("--data-dir", str(self.data_dir), "--listen-port", str(self.port)),
+                *self._arguments,
+            ],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+
+    def send(self, number: signal.Signals) -> None:
+        """Send a signal, if it runs."""
+        if self._process is not None:
+            self._process.send_signal(number)
+
+    def kill(self, number: signal.Signals = signal.SIGKILL) -> int | None:
+        """Send a signal and wait for its end; return its exit code."""
+        process, self._process = self._process, None
+        if process is None:
+            return None
+        process.send_signal(number)
+        return process.wait(EXIT_S_MAX)
