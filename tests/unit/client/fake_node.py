@@ -68,6 +68,8 @@ class FakeNode:
         """Reads and answers nothing, as behind a partition."""
         self.deltas_lost = 0
         """How many deltas are not sent from now on."""
+        self.catch_up_late_s = 0.0
+        """How long after its answer a new subscription is told what it lacks."""
 
     async def main(self, runtime: object) -> None:
         """Serve for ever."""
@@ -325,6 +327,10 @@ class FakeConnection(FrameConnection):
             node.mute[type_] -= 1
         else:
             self.send_all(encode_message(Kind.RESPONSE, type_, request_id, encode(answer)))
-            for push_type, message in self._after_answer:
-                self.push(push_type, message)
+            for number, (push_type, message) in enumerate(self._after_answer):
+                if node.catch_up_late_s:
+                    delay_s = node.catch_up_late_s * (number + 1)
+                    asyncio.get_running_loop().call_later(delay_s, self.push, push_type, message)
+                else:
+                    self.push(push_type, message)
         self._after_answer.clear()

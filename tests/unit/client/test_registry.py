@@ -240,6 +240,24 @@ def test_registering_again_goes_on_where_it_was_cut() -> None:
     stage.play(program)
 
 
+def test_what_was_asked_to_go_is_not_brought_back() -> None:
+    """A deregistration of unknown outcome still keeps a lost session from registering again."""
+    stage = Stage()
+
+    async def program(runtime: SimRuntime) -> None:
+        async with connect(runtime) as registry:
+            gone = await registry.register("orders", port=1)
+            await registry.register("orders", port=2)
+            stage.process.kill()
+            with pytest.raises(UnavailableError):
+                await gone.deregister(timeout=1)
+            stage.node.restart_lossy()
+            stage.process.start()
+            assert [each.port for each in await registry.get("orders", timeout=20)] == [2]
+
+    stage.play(program)
+
+
 def test_an_expired_session_is_noticed_by_its_heartbeat() -> None:
     """A session that the node ended while connected is opened and filled again."""
     stage = Stage()

@@ -227,7 +227,7 @@ def test_entered_and_left_in_haste_leaves_nothing_at_the_node() -> None:
                     assert ids(orders.instances) == ["i1"]
                     await asyncio.sleep(1)
                     [connection] = stage.node.connections
-                    assert ORDERS in connection.targets.values()
+                    assert list(connection.targets.values()) == [ORDERS]
                     stage.at_node(stage.node.put, ORDERS, instance(2))
                     assert shape(await anext(orders)) == (["i2"], [], [])
 
@@ -292,6 +292,54 @@ def test_a_prefix_is_entered_whole_and_follows_new_services() -> None:
             assert pay.services == ()
 
     stage.play(program)
+
+
+def test_a_prefix_is_not_current_before_its_last_service_was_told() -> None:
+    """A node that tells services one by one, late, is waited for at entry and after a return."""
+    stage = Stage()
+    for name in ("pay-a", "pay-b", "pay-c"):
+        stage.node.put(key(name), instance(1))
+    stage.node.catch_up_late_s = 0.3
+
+    async def program(runtime: SimRuntime) -> None:
+        async with connect(runtime) as registry, registry.subscribe_prefix("pay-") as pay:
+            assert pay.services == ("pay-a", "pay-b", "pay-c")
+            stage.restart_node()
+            for name in ("pay-a", "pay-b", "pay-c"):
+                stage.node.take(key(name), "i1")
+            await until(lambda: not pay.is_current)
+            assert pay.services == ("pay-a", "pay-b", "pay-c")
+            await until(lambda: pay.is_current)
+            assert pay.services == ()
+
+    stage.play(program)
+
+
+def test_left_in_the_middle_of_repairs_leaves_nothing_at_the_node() -> None:
+    """Whatever is being asked for again when readers leave, the node is told to stop."""
+    for seed in range(30):
+        stage = Stage(seed)
+        stage.node.put(ORDERS, instance(1))
+
+        async def program(runtime: SimRuntime, stage: Stage = stage) -> None:
+            async with connect(runtime) as registry:
+                for round_number in range(5):
+                    async with (
+                        registry.subscribe("orders"),
+                        registry.subscribe_prefix("") as everything,
+                    ):
+                        for number in range(12):
+                            stage.node.deltas_lost = number % 2
+                            stage.at_node(
+                                stage.node.put, ORDERS, instance(1, weight=round_number + number)
+                            )
+                            await asyncio.sleep(runtime.rng.uniform(0, 0.001))
+                    assert everything.services == ("orders",)
+                await asyncio.sleep(1)
+                [connection] = stage.node.connections
+                assert connection.targets == {}
+
+        stage.play(program)
 
 
 def test_a_prefix_and_one_of_its_services_may_both_be_followed() -> None:
