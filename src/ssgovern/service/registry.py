@@ -20,6 +20,9 @@ from ssgovern.service import checks
 from ssgovern.wire.codec import key_to_wire
 from ssgovern.wire.pb import log_pb2, native_pb2, raw_pb2
 
+_PAGE_TOKEN_JOINT = " "
+"""No name has a space in it."""
+
 
 class Proposer(Protocol):
     """The way into the log of this node's shards."""
@@ -189,7 +192,7 @@ class RegistryService:
         namespace, group, prefix = request.namespace, request.group, request.prefix
         start = ServiceKey(namespace, group, prefix)
         if request.page_token:
-            last_group, _, last_service = request.page_token.partition("@@")
+            last_group, _, last_service = request.page_token.partition(_PAGE_TOKEN_JOINT)
             # No name has a "\0" in it: this is the first key after the last one looked at.
             start = max(start, ServiceKey(namespace, last_group, last_service + "\0"))
         response = native_pb2.ListServicesResponse()
@@ -200,7 +203,7 @@ class RegistryService:
             if matches:
                 self._summarize(key, response.services.add())
             if len(response.services) == size or looked_at == limits.LIST_SCAN_MAX:
-                response.next_page_token = f"{key.group}@@{key.service}"
+                response.next_page_token = f"{key.group}{_PAGE_TOKEN_JOINT}{key.service}"
                 break
         return response
 
