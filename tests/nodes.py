@@ -112,6 +112,9 @@ class Raw:
         """Close without a goodbye."""
         self._writer.close()
 
+    def resume_reading(self) -> None:
+        self._writer.transport.resume_reading()  # type: ignore[attr-defined]
+
     def stop_reading(self) -> None:
         """Let whatever the node sends pile up."""
         self._writer.transport.pause_reading()  # type: ignore[attr-defined]
@@ -143,8 +146,10 @@ class Raw:
         """Return the next push, decoded."""
         while not self.pushes:
             frame = await self.receive()
-            assert frame[0] == Kind.PUSH, frame
-            self.pushes.append(frame)
+            if frame[0] == Kind.PUSH:
+                self.pushes.append(frame)
+            else:
+                self._answers[frame[3]] = frame
         _, _, type_, _, body = self.pushes.pop(0)
         kinds: dict[int, type[Message]] = {
             MessageType.SNAPSHOT: native_pb2.Snapshot,

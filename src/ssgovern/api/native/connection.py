@@ -83,6 +83,9 @@ class Host(Protocol):
     def welcomed(self, connection: NativeConnection) -> None:
         """A connection has a session now."""
 
+    def leaving(self, connection: NativeConnection) -> None:
+        """A connection has no session any more: its client is to close it, and soon."""
+
     def congested(self, connection: NativeConnection) -> None:
         """A connection has more waiting to be read by its client than it should."""
 
@@ -109,6 +112,7 @@ class NativeConnection(FrameConnection):
         "_host",
         "_next_subscription",
         "_output",
+        "_output_bytes",
         "_reading",
         "behind",
         "client_name",
@@ -121,6 +125,7 @@ class NativeConnection(FrameConnection):
         super().__init__()
         self._host = host
         self._output: list[bytes] = []
+        self._output_bytes = 0
         self._reading = False
         self._next_subscription = 1
         self.session: Session | None = None
@@ -194,9 +199,11 @@ class NativeConnection(FrameConnection):
 
     def refuse(self, error: SsGovernError) -> None:
         """Say why and close. The error belongs to no request, so its id is 0."""
-        self.reply_error(0, 0, error_to_wire(error))
         self.flush()
+        body = error_to_wire(error).SerializeToString(deterministic=True)
+        self.send(encode_frame(Kind.ERROR, 0, 0, body))
         self.close()
+        self._host.leaving(self)
 
     # --- answers ---------------------------------------------------------------------------
 
@@ -208,6 +215,11 @@ class NativeConnection(FrameConnection):
             self._output.append(encode_frame(_RESPONSE, type_, request_id, body))
         else:
             self._output += encode_message(Kind.RESPONSE, type_, request_id, body)
+        self._output_bytes += len(body)
+        if self._output_bytes > limits.OUTBOUND_SOFT_BYTES:
+            # One read can hold thousands of requests for long answers; sending shows whether
+            # the client reads, and if it does not, the rest of them is refused.
+            self.flush()
 
     def reply_error(self, type_: int, request_id: int, error: native_pb2.Error) -> None:
         """Refuse a request."""
@@ -223,6 +235,7 @@ class NativeConnection(FrameConnection):
             return
         self.send(output[0] if len(output) == 1 else b"".join(output))
         output.clear()
+        self._output_bytes = 0
         if self._write_paused and self.outbound_bytes > limits.OUTBOUND_HARD_BYTES:
             self.abort()
 
@@ -336,6 +349,7 @@ class NativeConnection(FrameConnection):
         self.in_flight += 1
         waiter = replies.GoodbyeReply(self, request_id, self._host.session_end_refused())
         waiter.expect(self._host.registry.end_session(session, log_pb2.SESSION_END_GOODBYE, waiter))
+        self._host.leaving(self)
 
     def _on_get(self, session: Session, request_id: int, body: bytes) -> None:
         request = decode(native_pb2.GetRequest, body)

@@ -92,7 +92,7 @@ class NativeServer:
         for connection, deadline_ms in list(self._strangers.items()):
             if now_ms < deadline_ms:
                 break
-            log.info("closing %s: no hello within %d ms", connection, limits.HELLO_TIMEOUT_MS)
+            log.info("closing %s: no session for %d ms", connection, limits.HELLO_TIMEOUT_MS)
             connection.abort()
             del self._strangers[connection]
         for connection in list(self._congested):
@@ -139,6 +139,11 @@ class NativeServer:
 
     def welcomed(self, connection: NativeConnection) -> None:
         self._strangers.pop(connection, None)
+
+    def leaving(self, connection: NativeConnection) -> None:
+        # To the end: deadlines rise in the order of the dict.
+        self._strangers.pop(connection, None)
+        self._strangers[connection] = self.now_ms() + limits.HELLO_TIMEOUT_MS
 
     def congested(self, connection: NativeConnection) -> None:
         self._congested[connection] = (self.now_ms(), connection.outbound_bytes)
