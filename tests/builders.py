@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from ssgovern.model import ServiceKey, SessionId, session_id_of
+from ssgovern.model import Outcome, ServiceKey, SessionId, ShardId, session_id_of
+from ssgovern.registry.state import ShardState
 from ssgovern.wire.codec import key_to_wire
 from ssgovern.wire.pb import log_pb2, model_pb2, native_pb2
 
@@ -113,3 +114,21 @@ def ended(session: str) -> log_pb2.Record:
 def epoch_started(node_id: int = 1) -> log_pb2.Record:
     """The first entry of an epoch."""
     return log_pb2.Record(epoch_started=log_pb2.EpochStarted(node_id=node_id))
+
+
+class Shard:
+    """A shard's state and the position of its log."""
+
+    def __init__(self) -> None:
+        self.state = ShardState(ShardId(7))
+        self.epoch = 1
+
+    def apply(self, *records: log_pb2.Record) -> Outcome:
+        """Apply records at the next revisions; return what became of the last."""
+        for record in records:
+            outcome = self.state.apply(self.epoch, self.state.position.revision + 1, record)
+        return outcome
+
+    @property
+    def revision(self) -> int:
+        return self.state.position.revision

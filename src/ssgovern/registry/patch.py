@@ -33,7 +33,9 @@ def patch_instance(
         instance.status = change.status
     if change.HasField("out_of_service"):
         instance.out_of_service = change.out_of_service
-    if instance.ByteSize() > limits.INSTANCE_BYTES_MAX:
+    # Only metadata makes it longer; without it, what the node added to the largest instance
+    # must not keep an operator from changing it.
+    if change.metadata_set and instance.ByteSize() > limits.INSTANCE_BYTES_MAX:
         return LimitExceededError(
             f"the instance would be longer than {limits.INSTANCE_BYTES_MAX} bytes",
             field="instance",

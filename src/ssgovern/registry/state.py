@@ -192,7 +192,11 @@ class ShardState:
             old = service.instances.get(instance.id)
             if old is None and len(service.instances) >= limits.INSTANCES_PER_SERVICE_MAX:
                 return _refused_by_limit("instances per service", limits.INSTANCES_PER_SERVICE_MAX)
-        if owned is not None and len(owned) >= limits.INSTANCES_PER_SESSION_MAX:
+        if (
+            owned is not None
+            and len(owned) >= limits.INSTANCES_PER_SESSION_MAX
+            and (old is None or old.session_id != session_id)
+        ):
             return _refused_by_limit("instances per session", limits.INSTANCES_PER_SESSION_MAX)
         if service is None:
             service = self.services[key] = Service(key)
@@ -439,7 +443,9 @@ def _set_admin_state(service: Service, instance_id: str, out: bool) -> SsGovernE
     if not out:
         service.out_of_service.pop(instance_id, None)
         return None
-    if len(service.out_of_service) >= limits.ADMIN_STATES_PER_SERVICE_MAX:
+    if instance_id not in service.out_of_service and (
+        len(service.out_of_service) >= limits.ADMIN_STATES_PER_SERVICE_MAX
+    ):
         return LimitExceededError(
             f"at most {limits.ADMIN_STATES_PER_SERVICE_MAX} instances of a service "
             "may be out of service",
