@@ -396,6 +396,8 @@ def test_closing_a_world_makes_no_sound() -> None:
         server = await loop.create_server(asyncio.Protocol, None, 7000)
         transport, _ = await loop.create_connection(asyncio.Protocol, "localhost", 7000)
         transport.write(b"x" * 10_000_000)
+        _, writer = await asyncio.open_connection("localhost", 7000)
+        writer.write(b"x" * 10_000_000)
         loop.call_later(1, lambda: orphans.append(loop.create_task(stubborn())))
         async with server, asyncio.TaskGroup() as group, asyncio.timeout(50):
             for _ in range(3):

@@ -323,6 +323,7 @@ class SimLoop(LoopNetwork):
     def bury(self) -> None:
         """Close what the dead loop left. Only `World.close()` does this."""
         assert self._dead, "only the dead are buried"
+        self._bury_sockets()
         while self._tasks:
             tasks, self._tasks = self._tasks, []
             for task in tasks:
@@ -333,7 +334,6 @@ class SimLoop(LoopNetwork):
                     if coroutine is not None:
                         close_coroutine(coroutine)
                 task._log_traceback = False
-        self._bury_sockets()
 
 
 _ExceptionHandler = Callable[[asyncio.AbstractEventLoop, dict[str, Any]], object]

@@ -9,10 +9,11 @@ from __future__ import annotations
 import collections
 import errno
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 from ssgovern.sim.disk import DiskImage, PowerCut
-from ssgovern.sim.tcp import Address, Endpoint, os_error
+from ssgovern.sim.system import Acceptor, Address, os_error
+from ssgovern.sim.tcp import Endpoint
 from ssgovern.sim.trace import Kind
 
 if TYPE_CHECKING:
@@ -35,12 +36,6 @@ class DiskTiming:
     # Any operation may be stuck behind something else.
     slow_probability: float = 0.0
     slow: tuple[float, float] = (0.5, 5.0)
-
-
-class Acceptor(Protocol):
-    """The descriptor of a process that listens."""
-
-    def on_readable(self) -> None: ...
 
 
 class Listener:

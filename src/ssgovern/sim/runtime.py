@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from ssgovern.runtime import Disk
 from ssgovern.sim.disk import SimDisk
-from ssgovern.sim.tcp import os_error
+from ssgovern.sim.system import os_error
 from ssgovern.sim.trace import Kind
 
 if TYPE_CHECKING:

@@ -14,7 +14,8 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
 
 from ssgovern.sim.streams import Bytes
-from ssgovern.sim.tcp import Address, Endpoint, os_error
+from ssgovern.sim.system import Address, os_error
+from ssgovern.sim.tcp import Endpoint
 
 if TYPE_CHECKING:
     from ssgovern.sim.loop_network import LoopNetwork

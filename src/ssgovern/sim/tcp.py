@@ -18,18 +18,16 @@ from __future__ import annotations
 
 import errno
 import math
-import os
 import zlib
-from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Final
 
 from ssgovern.sim.streams import RECEIVE_BUFFER_BYTES, Bytes, ReceiveStream, Segment, SendStream
+from ssgovern.sim.system import Address, Owner, os_error
 from ssgovern.sim.trace import Kind
 
 if TYPE_CHECKING:
     from ssgovern.sim.machine import Listener, Machine
     from ssgovern.sim.world import World
-
-Address: TypeAlias = tuple[str, int]
 
 # Linux's figures.
 RETRANSMIT_SECONDS: Final = 0.2
@@ -37,21 +35,6 @@ RETRANSMIT_SECONDS_MAX: Final = 120.0
 USER_TIMEOUT_SECONDS: Final = 924.0
 # Segments of one direction never arrive in the same instant.
 _SPACING_SECONDS: Final = 1e-7
-
-
-class Owner(Protocol):
-    """The descriptor of a process that holds an end."""
-
-    def on_connected(self, error: OSError | None) -> None: ...
-
-    def on_readable(self) -> None: ...
-
-    def on_writable(self) -> None: ...
-
-
-def os_error(code: int, message: str | None = None) -> OSError:
-    """Return the exception the system raises for an errno."""
-    return OSError(code, message or os.strerror(code))
 
 
 class Endpoint:
@@ -330,38 +313,35 @@ class Endpoint:
 
     # Packets of this end, arriving at the other
 
-    def _reaches_remote(self) -> bool:
-        return not self.link.cut and self.remote_machine.powered and self._peer is not None
+    def _at_remote(self) -> Endpoint | None:
+        """Return the peer, if a packet that arrives now reaches it."""
+        return None if self.link.cut or not self.remote_machine.powered else self._peer
 
     def _on_segment_at_remote(self, segment: Segment) -> None:
-        if self._reaches_remote():
-            assert self._peer is not None
-            self._peer._on_segment(segment)
+        if (peer := self._at_remote()) is not None:
+            peer._on_segment(segment)
 
     def _on_probe_at_remote(self) -> None:
-        if self._reaches_remote():
-            assert self._peer is not None
-            self._peer._on_probe()
+        if (peer := self._at_remote()) is not None:
+            peer._on_probe()
 
     def _on_reset_at_remote(self) -> None:
-        if self._reaches_remote():
-            assert self._peer is not None
-            self._peer._on_reset()
+        if (peer := self._at_remote()) is not None:
+            peer._on_reset()
 
     def _on_ack_at_remote(self, upto: int, limit: int) -> None:
         self._ack_on_wire = False
-        if self._reaches_remote():
-            assert self._peer is not None
+        if (peer := self._at_remote()) is not None:
             self._limit_told = max(self._limit_told, limit)
-            self._peer._on_ack(upto, limit)
+            peer._on_ack(upto, limit)
             if self._receive.next > upto or self._window_grew():
                 self._acknowledge()
 
     # Receiving
 
     def _on_segment(self, segment: Segment) -> None:
-        network, receive, world = self._network, self._receive, self._world
-        network.segments += 1
+        receive, world = self._receive, self._world
+        self._network.segments += 1
         world.trace.add(
             world.now, Kind.SEGMENT, self.number, segment.start, zlib.crc32(segment.payload)
         )

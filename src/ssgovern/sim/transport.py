@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         """What is used of it: its name is private, its signature has not changed in years."""
 
         _sock: StreamSocket | None
+        _closing: bool
 
         def __init__(
             self,
@@ -63,8 +64,9 @@ class SimTransport(_SelectorSocketTransport):
         super().abort()
 
     def bury(self) -> None:
-        """Let it be dropped: with a socket it would warn that it was not closed."""
+        """Let it and its stream be dropped: open, they would warn that they were not closed."""
         self._sock = None
+        self._closing = True
 
     def _check_alive(self, call: str) -> None:
         if self._sock is None:
