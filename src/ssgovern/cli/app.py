@@ -84,6 +84,10 @@ _EXIT_OF = {
 }
 
 
+class _ReaderGoneError(Exception):
+    """Whoever read our output has seen enough."""
+
+
 class Program(click.Group):
     """The group of all commands, imported one by one when they are used."""
 
@@ -120,6 +124,13 @@ class Program(click.Group):
         with formatter.section("Commands"):
             formatter.write_dl([(name, text) for name, (_, text) in _COMMANDS.items()])
 
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError as error:
+            # click would make a failure of it.
+            raise _ReaderGoneError from error
+
     def main(self, args: Sequence[str] | None = None, *rest: Any, **extra: Any) -> NoReturn:
         """Run and exit; failures become a sentence and a code."""
         given = list(sys.argv[1:] if args is None else args)
@@ -129,8 +140,8 @@ class Program(click.Group):
         try:
             result = super().main(given, *rest, **extra)
             sys.stdout.flush()
-        except BrokenPipeError:
-            # Whoever read us has seen enough. Nothing may be written at exit either.
+        except (_ReaderGoneError, BrokenPipeError):
+            # Nothing may be written at exit either.
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
             sys.exit(EXIT_OK)
         except (KeyboardInterrupt, click.Abort):

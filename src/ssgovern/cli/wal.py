@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -54,20 +55,23 @@ def inspect(
 ) -> int:
     """Show the segments of the log in DIRECTORY, how it ends, and what is in it."""
     wanted = _filter(shard, service)
-    disk = RealDisk(str(_log_directory(directory)), read_only=True)
     seen = _Seen()
-    for item in inspect_wal(disk):
-        match item:
-            case SegmentSeen():
-                seen.segments.append(item)
-            case RecordSeen():
-                change = _decoded(item)
-                if wanted(item, change):
+    disk = RealDisk(str(_log_directory(directory)), read_only=True)
+    try:
+        for item in inspect_wal(disk):
+            match item:
+                case SegmentSeen():
+                    seen.segments.append(item)
+                case EndSeen():
+                    seen.end = item
+                case RecordSeen() if wanted(item, change := _decoded(item)):
                     seen.count(item)
                     if records:
                         _show_record(item, change, as_json=as_json)
-            case EndSeen():
-                seen.end = item
+                case RecordSeen():
+                    pass
+    finally:
+        asyncio.run(disk.close())
     if records and as_json:
         print_json({"end": _end_document(seen.end)})
     elif as_json:
