@@ -40,6 +40,7 @@ lint() {
     stage "lint: types (mypy --strict)" "$bin/mypy" --no-error-summary
     stage "lint: import contracts (lint-imports)" quietly "$bin/lint-imports"
     stage "lint: generated code is current" "$bin/python" scripts/generate_protobuf.py --check
+    stage "lint: no module above 600 lines" "$bin/python" scripts/check_modules.py
     stage "lint: links in the documents" "$bin/python" scripts/check_docs.py
 }
 
