@@ -83,7 +83,7 @@ def _judge(reader: SegmentReader, file: SegmentFile, proven_lsn: int) -> EndSeen
         reader.check_end(proven_lsn)
     except CorruptionError as error:
         return EndSeen(Verdict.CORRUPT, file.name, error.offset, error.message)
-    if reader.leftover_bytes:
-        message = f"{reader.leftover_bytes} bytes of an interrupted write"
+    if torn_bytes := reader.written_leftover_bytes():
+        message = f"{torn_bytes} bytes of an interrupted write"
         return EndSeen(Verdict.TORN, file.name, reader.offset, message)
     return EndSeen(Verdict.CLEAN, file.name, reader.offset, "ends with a whole record")

@@ -124,6 +124,15 @@ class SegmentReader:
     def leftover_bytes(self) -> int:
         return self._end_offset - self.offset
 
+    def written_leftover_bytes(self) -> int:
+        """Return the leftover up to its last byte that is not zero; zeros were only reserved."""
+        for start in range(self._end_offset, self.offset, -self._chunk_bytes):
+            first = max(start - self._chunk_bytes, self.offset)
+            seen = self._disk.read(self._name, first, start - first).rstrip(b"\0")
+            if seen:
+                return first + len(seen) - self.offset
+        return 0
+
     def next_piece(self) -> Piece | None:
         """Read on. A piece may be empty while a long record is being read."""
         wanted = min(self._chunk_bytes, self._end_offset - self._read_offset)
@@ -150,7 +159,7 @@ class SegmentReader:
                 raise self._corruption("a record that was durable is damaged or missing")
         elif self.lsn < proven_lsn:
             raise self._corruption("a record that was durable is damaged or missing")
-        elif self.leftover_bytes and self._find_proof() is not None:
+        elif self.written_leftover_bytes() and self._find_proof() is not None:
             raise self._corruption("a record is damaged that a later one proves durable")
 
     def _corruption(self, message: str) -> CorruptionError:

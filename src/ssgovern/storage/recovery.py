@@ -23,7 +23,7 @@ A proven loss raises `CorruptionError` and changes no segment.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, NamedTuple
 
@@ -101,30 +101,33 @@ OnProgress = Callable[[RecoveryProgress], Awaitable[None]]
 
 
 async def open_segment(
-    disk: Disk, state: LogState, *, tail: bytes = b"", replace_last: bool = False
+    disk: Disk, state: LogState, *, tail: Sequence[bytes] = (), replace_last: bool = False
 ) -> None:
     """Create the next segment (or the last one anew), durable, and make it the last of `state`.
 
-    It begins with `tail`, the records that stand last in the log, and with every promise in
-    force that is not in `tail`: so that promises outlive the segments they were made in.
+    It begins with `tail`, the records that stand last in the log (whole ones in each piece),
+    and with every promise in force that is not in `tail`: so that promises outlive the segments
+    they were made in.
     Raises DiskFullError (nothing changed), StorageFailedError.
     """
     salt = salt_of(state.identity)
     previous = state.segments[-1].sequence if state.segments else 0
     sequence = previous if replace_last else previous + 1
-    base_lsn = state.end_lsn - len(tail)
+    base_lsn = lsn = state.end_lsn - sum(map(len, tail))
     segment = Segment(sequence, base_lsn, 0)
     promises = dict(state.promises)
-    for record in parse_records(tail, base_lsn, salt).records:
-        if record.kind == ENTRY:
-            segment.last[record.shard] = record.position
-        elif record.kind == EPOCH and promises.get(record.shard) == record.epoch:
-            del promises[record.shard]
+    for encoded in tail:
+        for record in parse_records(encoded, lsn, salt).records:
+            if record.kind == ENTRY:
+                segment.last[record.shard] = record.position
+            elif record.kind == EPOCH and promises.get(record.shard) == record.epoch:
+                del promises[record.shard]
+        lsn += len(encoded)
     entries = [epoch_promise(shard, epoch) for shard, epoch in sorted(promises.items())]
-    content = tail + encode_records(entries, state.end_lsn, base_lsn, salt)
-    end_lsn = base_lsn + len(content)
+    carried = encode_records(entries, lsn, base_lsn, salt)
+    end_lsn = lsn + len(carried)
     header = encode_segment_header(SegmentHeader(state.identity, sequence, base_lsn, end_lsn))
-    segment.file_bytes = await create_durably(disk, segment.name, (header, content))
+    segment.file_bytes = await create_durably(disk, segment.name, (header, *tail, carried))
     if replace_last:
         del state.segments[-1]
     state.segments.append(segment)
@@ -150,7 +153,7 @@ class Recovery:
         self._bytes_done = 0
         self._bytes_total = 0
         self._records = 0
-        self._kept: deque[Piece] = deque()
+        self._kept: deque[bytes] = deque()
         self._kept_bytes = 0
 
     async def run(self) -> LogState:
@@ -175,13 +178,16 @@ class Recovery:
         if not state.segments:
             await open_segment(self._disk, state)
             return
-        tail = b"".join(piece.encoded for piece in kept)
-        if len(tail) == state.end_lsn - state.segments[-1].base_lsn:
+        kept_from = state.end_lsn - self._kept_bytes
+        if kept_from == state.segments[-1].base_lsn:
             # All of a small segment: write it anew, or a node that starts often makes many.
-            await open_segment(self._disk, state, tail=tail, replace_last=True)
+            await open_segment(self._disk, state, tail=kept, replace_last=True)
             return
-        proven = max(0, state.proven_lsn - kept[0].lsn) if kept else 0
-        await open_segment(self._disk, state, tail=tail[proven:])
+        while kept and kept_from + len(kept[0]) <= state.proven_lsn:
+            kept_from += len(kept.popleft())
+        if kept and kept_from < state.proven_lsn:
+            kept[0] = kept[0][state.proven_lsn - kept_from :]
+        await open_segment(self._disk, state, tail=kept)
 
     async def _replay(self, file: SegmentFile) -> None:
         state = self._state
@@ -205,13 +211,14 @@ class Recovery:
         failed sync left behind may be dropped at any time.
         """
         kept = self._kept
-        kept.append(piece)
+        kept.append(piece.encoded)
         self._kept_bytes += len(piece.encoded)
+        end_lsn = piece.lsn + len(piece.encoded)
         while (
             self._kept_bytes > self.rewrite_bytes_max
-            and kept[0].lsn + len(kept[0].encoded) <= self._state.proven_lsn
+            and end_lsn - self._kept_bytes + len(kept[0]) <= self._state.proven_lsn
         ):
-            self._kept_bytes -= len(kept.popleft().encoded)
+            self._kept_bytes -= len(kept.popleft())
 
     def _judge_end(self, reader: SegmentReader) -> None:
         reader.check_end(self._state.proven_lsn)

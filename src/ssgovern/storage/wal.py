@@ -55,6 +55,8 @@ class Wal:
         self._data_end_lsn = state.end_lsn
         self._failure: StorageFailedError | None = None
         self._under_way = False
+        self._reserved = ("", 0)
+        """The segment in which room was made, and up to which size."""
 
     @classmethod
     async def recover(
@@ -215,6 +217,8 @@ class Wal:
         segment = state.segments[-1]
         encoded = encode_records(entries, state.end_lsn, state.synced_lsn, self._salt)
         try:
+            if self._reserved < (segment.name, segment.file_bytes + len(encoded)):
+                await self._reserve(segment, segment.file_bytes + len(encoded))
             await self._disk.append(segment.name, (encoded,), sync=sync)
         except OSError as error:
             if not is_disk_full(error):
@@ -227,9 +231,15 @@ class Wal:
         if sync:
             state.synced_lsn = state.end_lsn
 
+    async def _reserve(self, segment: Segment, size: int) -> None:
+        """Make room ahead, in steps: a sync that need not write the file's length is faster."""
+        self._reserved = (segment.name, size + limits.WAL_RESERVE_BYTES)
+        await self._disk.reserve(*self._reserved)
+
     async def _take_back(self, segment: Segment, cause: OSError) -> None:
         """Cut a batch that did not fit, durably: a refused entry must not come back later."""
         try:
+            self._reserved = (segment.name, segment.file_bytes)
             await self._disk.truncate(segment.name, segment.file_bytes)
             await self._disk.sync(segment.name)
         except OSError as error:
