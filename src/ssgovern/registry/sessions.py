@@ -35,6 +35,7 @@ class Session:
     __slots__ = (
         "closed_at_ms",
         "connection",
+        "ended",
         "held_since_ms",
         "id",
         "last_heard_ms",
@@ -49,6 +50,8 @@ class Session:
         self.last_heard_ms = now_ms
         self.closed_at_ms: float | None = None
         self.held_since_ms: float | None = None
+        self.ended = False
+        """Its end was decided but the log could not take all of it: it must not be resumed."""
         self.shards = 0
         """Bit i: it may own instances in shard i. Never cleared while it lives."""
         self.wheel_slot = 0

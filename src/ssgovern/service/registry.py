@@ -129,7 +129,7 @@ class RegistryService:
     # --- sessions --------------------------------------------------------------------------
 
     def hello(
-        self, session_id: SessionId, connection: Connection, now_ms: float
+        self, session_id: SessionId, connection: Connection, now_ms: float, end_waiter: Waiter
     ) -> tuple[Session, Connection | None, bool]:
         """Open or resume a session on a connection.
 
@@ -137,6 +137,10 @@ class RegistryService:
         session was alive, which means that all it registered is still there.
         """
         session = self.sessions.find(session_id)
+        if session is not None and session.ended:
+            # Some of what it registered may be gone: the rest goes first, then it starts anew.
+            self.end_session(session, log_pb2.SESSION_END_EXPIRED, end_waiter)
+            session = None
         resumed = session is not None
         if session is None:
             session = self.sessions.open(session_id, now_ms)
@@ -167,6 +171,7 @@ class RegistryService:
         session = self.sessions.find(session_id)
         if session is None:
             session = self.sessions.open(session_id, now_ms)
+            session.ended = True
         self.sessions.claim(session, 1 << shard)
 
     # --- reads -----------------------------------------------------------------------------

@@ -293,7 +293,10 @@ class NativeConnection(FrameConnection):
             raise ShuttingDownError("this node is stopping")
         self.client_name = request.client_name
         session, before, resumed = self._host.registry.hello(
-            SessionId(request.session_id), self, self._host.now_ms()
+            SessionId(request.session_id),
+            self,
+            self._host.now_ms(),
+            self._host.session_end_refused(),
         )
         self.session = session
         self._host.welcomed(self)
