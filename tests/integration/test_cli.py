@@ -264,6 +264,22 @@ def test_sigterm_stops_cleanly_and_the_log_can_be_inspected(
     assert json.loads(stopped.stdout)["end"]["verdict"] in ("clean", "torn")
 
 
+def test_a_second_signal_stops_at_once_and_loses_nothing(
+    node: Node, start: Callable[..., Running], tmp_path: Path
+) -> None:
+    """Two signals that arrive together: exit 130 without the clean stop; the data is there."""
+    registered(start, node, "orders", "-p", "8080")
+    # While it is stopped both wait for it, so that the second comes before the first is done.
+    for number in (signal.SIGSTOP, signal.SIGTERM, signal.SIGINT):
+        node.process.send_signal(number)
+    assert node.end(signal.SIGCONT) == 130
+    again = Node(tmp_path / "node", int(node.address.rpartition(":")[2]))
+    try:
+        assert len(again.json("get", "orders")["instances"]) == 1
+    finally:
+        again.close()
+
+
 def test_damage_in_the_middle_of_the_log_is_named(
     node: Node, start: Callable[..., Running], tmp_path: Path
 ) -> None:
