@@ -19,7 +19,7 @@ from collections.abc import Callable, Coroutine, Generator
 from contextvars import Context
 from typing import TYPE_CHECKING, Any, Final, TypeVar, TypeVarTuple
 
-from ssgovern.sim.burial import close_coroutine
+from ssgovern.sim.burial import bury_coroutine
 from ssgovern.sim.loop_network import LoopNetwork
 from ssgovern.sim.trace import Kind
 
@@ -332,7 +332,7 @@ class SimLoop(LoopNetwork):
                     task._log_destroy_pending = False  # type: ignore[attr-defined]
                     coroutine = task.get_coro()
                     if coroutine is not None:
-                        close_coroutine(coroutine)
+                        bury_coroutine(coroutine)
                 task._log_traceback = False
 
 

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, TypeVarTuple
 
-from ssgovern.sim.burial import close_async_generator
+from ssgovern.sim.burial import bury_async_generator
 from ssgovern.sim.loop import SimLoop
 from ssgovern.sim.machine import Machine
 from ssgovern.sim.network import Network
@@ -289,4 +289,4 @@ def _finalize_async_generator(generator: AsyncGenerator[object, object]) -> None
     if isinstance(loop, SimLoop) and not loop.is_closed():
         loop.create_task(generator.aclose())
     else:
-        close_async_generator(generator)
+        bury_async_generator(generator)
