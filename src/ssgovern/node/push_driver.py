@@ -7,6 +7,7 @@ from hearing heartbeats; subscribers that lack something are brought up to date 
 from __future__ import annotations
 
 import asyncio
+from itertools import islice
 
 from ssgovern import limits
 from ssgovern.api.native.server import NativeServer
@@ -54,10 +55,7 @@ class PushDriver:
     async def _catch_up(self, server: NativeServer) -> bool:
         if not server.lacking:
             return False
-        for _ in range(min(len(server.lacking), limits.FAN_OUT_SLICE)):
-            connection = next(iter(server.lacking), None)
-            if connection is None:
-                break
+        for connection in list(islice(server.lacking, limits.FAN_OUT_SLICE)):
             del server.lacking[connection]
             if self._push.catch_up(connection):
                 # To the end of the line: one with much to learn must not hold up the others.

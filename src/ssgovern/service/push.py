@@ -11,10 +11,13 @@ one driver, which calls `next_change` and `catch_up` in turns.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterable
+from itertools import islice
 from typing import Protocol
 
 from ssgovern import limits
+from ssgovern.errors import LimitExceededError, OverloadedError
 from ssgovern.model import LogPosition, Pattern, ServiceKey
 from ssgovern.registry.state import CatchUp, Change, Service
 from ssgovern.registry.subscriptions import SubscriptionTable, Target
@@ -43,7 +46,7 @@ class PushService:
 
     def __init__(self, registry: RegistryService) -> None:
         self._registry = registry
-        self._pending: dict[Service, Change] = {}
+        self._pending: OrderedDict[Service, Change] = OrderedDict()
         self._half_told: dict[Subscriber, list[bytes]] = {}
         self._snapshots = SnapshotCache()
         self.subscriptions: SubscriptionTable[Subscriber] = SubscriptionTable()
@@ -70,8 +73,7 @@ class PushService:
     def next_change(self) -> tuple[Change, list[bytes], list[Subscriber]] | None:
         """Return the oldest change that waits, its frames, and whom to tell."""
         while self._pending:
-            service = next(iter(self._pending))
-            change = self._pending.pop(service)
+            service, change = self._pending.popitem(last=False)
             audience = self.subscriptions.audience(service.key)
             if audience:
                 return change, self._encode_change(change), audience
@@ -109,14 +111,27 @@ class PushService:
     def subscribe(
         self, subscriber: Subscriber, target: Target, known: dict[ServiceKey, LogPosition]
     ) -> None:
-        """Add a subscription. Call `catch_up` for the subscriber afterwards."""
+        """Add a subscription. Call `catch_up` for the subscriber afterwards.
+
+        Raises LimitExceededError if the pattern covers too many services, OverloadedError if
+        the subscriber has not taken enough of what it asked for before.
+        """
+        most = limits.SERVICES_PER_PATTERN_MAX
+        if len(subscriber.behind) >= most:
+            raise OverloadedError("take what you subscribed to before you ask for more")
+        wanted: list[ServiceKey] = []
+        if isinstance(target, Pattern):
+            wanted += islice(self._registry.directory.matching(target), most + 1)
+            if len(wanted) > most:
+                raise LimitExceededError(
+                    f"{target} covers more than {most} services", field="pattern", limit=most
+                )
+            # What it knew and is gone by now is asked for too, so that it hears of the end.
+            wanted += known
+        else:
+            wanted.append(target)
         self.subscriptions.add(subscriber, target)
         origin = LogPosition(0, 0)
-        if isinstance(target, Pattern):
-            # What it knew and is gone by now is asked for too, so that it hears of the end.
-            wanted = [*self._registry.directory.matching(target), *known]
-        else:
-            wanted = [target]
         for key in wanted:
             subscriber.behind[key] = known.get(key, origin)
 
@@ -133,6 +148,9 @@ class PushService:
 
     def catch_up(self, subscriber: Subscriber) -> bool:
         """Tell a subscriber some of what it lacks; return whether it could take more now."""
+        # Looked up once: the front of a dict that is emptied from the front gets slow to find.
+        lacking = list(islice(subscriber.behind, limits.CATCH_UP_SLICE))
+        lacking.reverse()
         for _ in range(limits.CATCH_UP_SLICE):
             if not subscriber.can_take:
                 return False
@@ -142,8 +160,8 @@ class PushService:
                 subscriber.take(frames.pop())
                 if not frames:
                     del self._half_told[subscriber]
-            elif subscriber.behind:
-                key = next(iter(subscriber.behind))
+            elif lacking:
+                key = lacking.pop()
                 frames = self._encode_catch_up(key, subscriber.behind.pop(key))
                 self.pushes += 1
                 if len(frames) == 1:
