@@ -77,5 +77,7 @@ CLIENT_CACHE_BYTES_MAX = 256 << 20
 
 # --- storage ------------------------------------------------------------------------------
 WAL_SEGMENT_BYTES = 64 << 20
+WAL_RESERVE_BYTES = 4 << 20
+"""Room made ahead of the log's end, in one step."""
 WAL_RECORD_BYTES_MAX = 1 << 20
 SNAPSHOT_CHUNK_BYTES = 256 << 10

@@ -84,6 +84,32 @@ def test_file_operations(tmp_path: Path) -> None:
     assert real == simulated
 
 
+async def _reserve(open_disk: Callable[[], Disk]) -> list[Any]:
+    disk = open_disk()
+    await disk.append("log", [b"abc"], sync=True)
+    await disk.reserve("log", 5000)
+    await disk.append("log", [b"def"], sync=True)
+    # A process that dies here leaves zeros behind what it wrote; one that closes does not.
+    seen: list[Any] = [disk.read("log").rstrip(b"\0")]
+    await disk.truncate("log", 4)
+    await disk.append("log", [b"xyz"], sync=True)
+    seen.append(disk.read("log"))
+    await disk.reserve("log", 5000)
+    await disk.close()
+    again = open_disk()
+    seen.append(again.read("log"))
+    await again.append("log", [b"!"], sync=True)
+    seen.append(again.read("log"))
+    await again.close()
+    return seen
+
+
+def test_reserved_room_is_not_seen_after_an_orderly_end(tmp_path: Path) -> None:
+    """Appends go where the written bytes end, cuts end a reservation, closing gives it back."""
+    real, simulated = observe_both(_reserve, tmp_path)
+    assert real == simulated == [b"abcdef", b"abcdxyz", b"abcdxyz", b"abcdxyz!"]
+
+
 async def _order(open_disk: Callable[[], Disk]) -> bytes:
     disk = open_disk()
     async with asyncio.TaskGroup() as group:

@@ -25,6 +25,7 @@ from ssgovern.runtime import Disk, Rng, SyncError
 
 _OPEN_FILES_MAX: Final = 16
 _IOV_MAX: Final = 1024
+_CANNOT_RESERVE: Final = (errno.ENOSPC, errno.EDQUOT, errno.EOPNOTSUPP, errno.EINVAL)
 _F_FULLFSYNC: Final[int | None] = getattr(fcntl, "F_FULLFSYNC", None)
 
 
@@ -85,12 +86,14 @@ class RealDisk:
     async def append(self, name: str, chunks: Sequence[bytes], *, sync: bool) -> None:
         def deed() -> None:
             file = self._open(name, create=True)
-            file.dirty = True
-            _write_all(file.descriptor, chunks)
+            file.write(chunks)
             if sync:
                 file.sync()
 
         await self._do(deed)
+
+    async def reserve(self, name: str, size: int) -> None:
+        await self._do(lambda: self._open(name).reserve(size))
 
     async def sync(self, name: str) -> None:
         await self._do(lambda: self._open(name).sync())
@@ -98,8 +101,7 @@ class RealDisk:
     async def truncate(self, name: str, size: int) -> None:
         def deed() -> None:
             file = self._open(name)
-            file.dirty = True
-            os.ftruncate(file.descriptor, size)
+            file.cut(size)
 
         await self._do(deed)
 
@@ -152,7 +154,7 @@ class RealDisk:
         file = self._files.get(name)
         if file is None:
             self._close_one_of_many()
-            flags = os.O_WRONLY | os.O_APPEND | (os.O_CREAT if create else 0)
+            flags = os.O_WRONLY | (os.O_CREAT if create else 0)
             file = _OpenFile(os.open(name, flags, 0o640, dir_fd=self._directory))
             self._files[name] = file
         return file
@@ -161,26 +163,69 @@ class RealDisk:
         if len(self._files) < _OPEN_FILES_MAX:
             return
         # Not one with unsynced bytes: a write error is reported to descriptors open at the time.
-        clean = next((name for name, file in self._files.items() if not file.dirty), None)
+        clean = next(
+            (name for name, file in self._files.items() if not file.dirty and not file.reserved),
+            None,
+        )
         if clean is not None:
             self._forget(clean)
 
     def _forget(self, name: str) -> None:
         if (file := self._files.pop(name, None)) is not None:
-            os.close(file.descriptor)
+            file.close()
 
 
 class _OpenFile:
-    __slots__ = ("descriptor", "dirty")
+    __slots__ = ("_descriptor", "_end", "dirty", "reserved")
 
     def __init__(self, descriptor: int) -> None:
-        self.descriptor = descriptor
+        self._descriptor = descriptor
+        self._end = os.fstat(descriptor).st_size
+        """Where the next append goes: before what is reserved."""
+        self.reserved = False
         self.dirty = True
         """May have unsynced bytes. True at first: another process may have written them."""
 
+    def write(self, chunks: Sequence[bytes]) -> None:
+        self.dirty = True
+        for start in range(0, len(chunks), _IOV_MAX):
+            views = [memoryview(chunk) for chunk in chunks[start : start + _IOV_MAX] if chunk]
+            while views:
+                written = os.pwritev(self._descriptor, views, self._end)
+                self._end += written
+                while views and written >= len(views[0]):
+                    written -= len(views.pop(0))
+                if written:
+                    views[0] = views[0][written:]
+
+    def reserve(self, size: int) -> None:
+        allocate = getattr(os, "posix_fallocate", None)
+        length = size - self._end
+        if allocate is None or length <= 0:
+            return
+        try:
+            allocate(self._descriptor, self._end, length)
+        except OSError as error:
+            if error.errno not in _CANNOT_RESERVE:
+                raise
+            os.ftruncate(self._descriptor, self._end)
+            return
+        self.reserved = True
+
+    def cut(self, size: int) -> None:
+        self.dirty = True
+        os.ftruncate(self._descriptor, size)
+        self._end = size
+        self.reserved = False
+
     def sync(self) -> None:
-        _sync(self.descriptor, getattr(os, "fdatasync", os.fsync))
+        _sync(self._descriptor, getattr(os, "fdatasync", os.fsync))
         self.dirty = False
+
+    def close(self) -> None:
+        if self.reserved:
+            os.ftruncate(self._descriptor, self._end)
+        os.close(self._descriptor)
 
 
 def _work(jobs: SimpleQueue[_Job | None]) -> None:
@@ -202,22 +247,6 @@ def _resolve(future: asyncio.Future[None], failure: BaseException | None) -> Non
         future.set_result(None)
     else:
         future.set_exception(failure)
-
-
-def _write_all(descriptor: int, chunks: Sequence[bytes]) -> None:
-    if len(chunks) == 1:
-        left = memoryview(chunks[0])
-        while left:
-            left = left[os.write(descriptor, left) :]
-        return
-    for start in range(0, len(chunks), _IOV_MAX):
-        views = [memoryview(chunk) for chunk in chunks[start : start + _IOV_MAX] if chunk]
-        while views:
-            written = os.writev(descriptor, views)
-            while views and written >= len(views[0]):
-                written -= len(views.pop(0))
-            if written:
-                views[0] = views[0][written:]
 
 
 def _sync(descriptor: int, system_call: Callable[[int], None]) -> None:

@@ -45,9 +45,11 @@ class _Write(NamedTuple):
 
 
 class _File:
-    __slots__ = ("cache", "durable", "pending")
+    __slots__ = ("cache", "durable", "pending", "reserved")
 
     def __init__(self) -> None:
+        self.reserved = 0
+        """Up to here there is room; behind the cache it is seen by later processes only."""
         self.durable = bytearray()
         self.cache = bytearray()
         self.pending: list[_Write] = []
@@ -99,7 +101,8 @@ class DiskImage:
             file = self._files[name] = _File()
             self._change_names(None, name, file)
         written = b"".join(chunks)
-        free_bytes = max(0, self.capacity_bytes - self.used_bytes)
+        room_bytes = max(0, file.reserved - len(file.cache))
+        free_bytes = room_bytes + max(0, self.capacity_bytes - self.used_bytes)
         fits = written[:free_bytes]
         if fits:
             file.pending.append(_Write(self.next_number(), len(file.cache), fits))
@@ -107,8 +110,27 @@ class DiskImage:
         if len(fits) < len(written):
             raise OSError(errno.ENOSPC, "no space left on device", name)
 
+    def reserve(self, name: str, size: int) -> None:
+        """Make room for a file, if there is any: it reads as zeros in later lives."""
+        file = self._file(name)
+        grows = size - max(len(file.cache), file.reserved)
+        if 0 < grows <= self.capacity_bytes - self.used_bytes:
+            file.reserved = size
+
+    def begin_life(self) -> None:
+        """A new process looks at the directory: what the last one reserved is zeros now."""
+        for file in self._all_files():
+            _extend(file.cache, file.reserved)
+            file.reserved = 0
+
+    def give_back_reserved(self) -> None:
+        """The process ends in an orderly way and cuts what it did not use."""
+        for file in self._all_files():
+            file.reserved = 0
+
     def truncate(self, name: str, size: int) -> None:
         file = self._file(name)
+        file.reserved = 0
         file.pending.append(_Write(self.next_number(), size, None))
         _apply(file.cache, size, None)
         _extend(file.cache, size)
@@ -126,7 +148,7 @@ class DiskImage:
 
     @property
     def used_bytes(self) -> int:
-        return sum(len(file.cache) for file in self._files.values())
+        return sum(max(len(file.cache), file.reserved) for file in self._files.values())
 
     # --- syncing ---------------------------------------------------------------------------
 
@@ -177,6 +199,9 @@ class DiskImage:
                 _keep_prefix(file, rng)
             elif mode is PowerCut.SECTORS:
                 _keep_sectors(file, rng)
+            if rng.random() < 0.5:
+                _extend(file.durable, file.reserved)
+            file.reserved = 0
             file.pending = []
             file.cache = bytearray(file.durable)
         for change in self._name_changes:
@@ -235,6 +260,7 @@ class SimDisk:
         self._image = image
         self._latency = latency
         self._closed = False
+        image.begin_life()
 
     def names(self) -> list[str]:
         return self._image.names()
@@ -253,6 +279,11 @@ class SimDisk:
             await self._latency("append")
         if sync:
             await self.sync(name)
+
+    async def reserve(self, name: str, size: int) -> None:
+        self._check_open()
+        await self._latency("reserve")
+        self._image.reserve(name, size)
 
     async def sync(self, name: str) -> None:
         self._check_open()
@@ -282,6 +313,8 @@ class SimDisk:
         finish()
 
     async def close(self) -> None:
+        if not self._closed:
+            self._image.give_back_reserved()
         self._closed = True
 
     def _check_open(self) -> None:

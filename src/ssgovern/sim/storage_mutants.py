@@ -48,6 +48,9 @@ class _PassingDisk:
     async def sync(self, name: str) -> None:
         await self._disk.sync(name)
 
+    async def reserve(self, name: str, size: int) -> None:
+        await self._disk.reserve(name, size)
+
     async def truncate(self, name: str, size: int) -> None:
         await self._disk.truncate(name, size)
 

@@ -233,8 +233,10 @@ class Wal:
 
     async def _reserve(self, segment: Segment, size: int) -> None:
         """Make room ahead, in steps: a sync that need not write the file's length is faster."""
-        self._reserved = (segment.name, size + limits.WAL_RESERVE_BYTES)
-        await self._disk.reserve(*self._reserved)
+        # Not past the end of the segment: what is not used there would be wasted.
+        size = max(size, min(size + limits.WAL_RESERVE_BYTES, self._segment_bytes))
+        self._reserved = (segment.name, size)
+        await self._disk.reserve(segment.name, size)
 
     async def _take_back(self, segment: Segment, cause: OSError) -> None:
         """Cut a batch that did not fit, durably: a refused entry must not come back later."""

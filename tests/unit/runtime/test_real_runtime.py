@@ -73,12 +73,10 @@ def test_a_failed_sync_says_so(tmp_path: Path) -> None:
 
     async def body() -> None:
         disk = RealDisk(str(tmp_path))
-        os.mkfifo(tmp_path / "pipe")
-        holder = os.open(tmp_path / "pipe", os.O_RDWR)
+        os.symlink("/dev/null", tmp_path / "unsyncable")
         with pytest.raises(SyncError) as caught:
-            await disk.append("pipe", [b"x"], sync=True)
+            await disk.append("unsyncable", [b"x"], sync=True)
         assert caught.value.errno == errno.EINVAL
-        os.close(holder)
         await disk.close()
 
     asyncio.run(body())
