@@ -14,7 +14,7 @@ from benchmarks.bench import OURS, Bench, Case
 from benchmarks.contender import free_port, running
 from benchmarks.cpu import process_cpu_s, resident_bytes
 from benchmarks.fsync import percentile
-from benchmarks.ours import OurNode, OurServer, hello, sample_instance, service_key
+from benchmarks.ours import OurNode, OurServer, service_key
 from benchmarks.report import Figure, Result
 from benchmarks.sessions import (
     HEARTBEAT,
@@ -27,6 +27,7 @@ from benchmarks.sessions import (
     registration,
     subscription,
 )
+from ssgovern.cli.load import hello, sample_instance
 from ssgovern.wire.frames import Kind, MessageType, encode_frame
 from ssgovern.wire.pb import model_pb2, native_pb2
 

@@ -11,9 +11,10 @@ from collections.abc import Sequence
 from typing import cast
 
 from benchmarks.load import Tally
-from benchmarks.ours import Registering, hello
+from benchmarks.ours import Registering
 from ssgovern.api.native.connection import NativeConnection
 from ssgovern.api.native.server import NativeServer
+from ssgovern.cli.load import hello
 from ssgovern.model import SHARDS, LogPosition, NodeId, ShardId
 from ssgovern.node.log_driver import LogDriver
 from ssgovern.node.push_driver import PushDriver

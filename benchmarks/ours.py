@@ -7,55 +7,20 @@ and znodes are; what the node holds afterwards is asked of the node itself.
 
 import asyncio
 import contextlib
-import os
 import sys
 import time
 from collections.abc import AsyncIterator, Sequence
 
 from benchmarks.contender import HOST, Place, Process, free_port, running
 from benchmarks.load import ClosedLoop, LoadError, Tally, connect
-from benchmarks.payload import NUMBER_DIGITS
-from ssgovern.model import session_id_of
+from ssgovern.cli.load import hello, registrations
 from ssgovern.version import __version__
-from ssgovern.wire.frames import HEADER, FrameReader, Kind, MessageType, encode_frame
+from ssgovern.wire.frames import FrameReader, Kind, MessageType, encode_frame
 from ssgovern.wire.pb import model_pb2, native_pb2
 
 _PROBE_S_MAX = 5.0
 _ANSWER_BYTES_MAX = 64
 """A refused registration carries its message in the answer and is longer than this."""
-
-
-def sample_instance(instance_id: str, *, persistent: bool = True) -> model_pb2.Instance:
-    """Return the instance that all benchmarks register: 8 fields, 4 metadata pairs."""
-    return model_pb2.Instance(
-        id=instance_id,
-        host="10.1.2.3",
-        port=8080,
-        weight=100.0,
-        status=model_pb2.STATUS_STARTING,
-        zone="cn-east-1a",
-        version="2.14.0",
-        metadata={
-            "lane": "gray",
-            "owner": "team-payments",
-            "protocol": "grpc",
-            "build": "2024-11-05T10:22:31Z",
-        },
-        persistent=persistent,
-    )
-
-
-def hello(request_id: int = 0) -> bytes:
-    """Return the frame that opens a new session."""
-    secret = os.urandom(16)
-    request = native_pb2.HelloRequest(
-        version_min=1,
-        version_max=1,
-        client_name="bench",
-        session_id=session_id_of(secret),
-        session_secret=secret,
-    )
-    return encode_frame(Kind.REQUEST, MessageType.HELLO, request_id, request.SerializeToString())
 
 
 def service_key(number: int) -> model_pb2.ServiceKey:
@@ -68,17 +33,7 @@ class Registering(ClosedLoop):
 
     def __init__(self, service: int, tally: Tally, in_flight: int) -> None:
         super().__init__(tally, in_flight)
-        digits = "9" * NUMBER_DIGITS
-        body = native_pb2.RegisterRequest(
-            registrations=[
-                native_pb2.Registration(
-                    service=service_key(service), instance=sample_instance(f"10.1.2.3-{digits}")
-                )
-            ]
-        ).SerializeToString()
-        before, _, after = body.partition(digits.encode())
-        self._header = HEADER.pack(len(body) + 8, Kind.REQUEST, 0, MessageType.REGISTER, 0)[:8]
-        self._before, self._after = before, after
+        self._requests = registrations(service_key(service), persistent=True)
         self._number = 0
         self._reader = FrameReader()
         self._sent: dict[int, float] = {}
@@ -90,17 +45,13 @@ class Registering(ClosedLoop):
 
     def issue(self, count: int) -> None:
         assert self.transport is not None
-        header, before, after, number = self._header, self._before, self._after, self._number
-        frames = [
-            b"%b%b%b%08d%b" % (header, n.to_bytes(4, "big"), before, n, after)
-            for n in range(number + 1, number + count + 1)
-        ]
+        number = self._number
         if self.tally.sampling:
             now = time.perf_counter()
             for n in range(number + 1, number + count + 1):
                 self._sent[n] = now
         self._number = number + count
-        self.transport.write(b"".join(frames))
+        self.transport.write(self._requests.frames(number + 1, count))
 
     def data_received(self, data: bytes) -> None:
         reader = self._reader

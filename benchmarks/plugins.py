@@ -21,7 +21,8 @@ the instance that our contender registers.
 from benchmarks import cases
 from benchmarks.bench import Case
 from benchmarks.contender import Contender
-from benchmarks.ours import OurNode, sample_instance
+from benchmarks.ours import OurNode
+from ssgovern.cli.load import sample_instance
 
 CONTENDERS: list[Contender] = [OurNode()]
 CASES: list[Case] = [*cases.CASES]

@@ -10,7 +10,8 @@ from collections.abc import Callable
 from typing import cast
 
 from benchmarks.load import LoadError
-from benchmarks.ours import hello, sample_instance, service_key
+from benchmarks.ours import service_key
+from ssgovern.cli.load import hello, sample_instance
 from ssgovern.wire.frames import HEADER, FrameReader, Kind, MessageType, encode_frame
 from ssgovern.wire.pb import native_pb2
 
