@@ -8,28 +8,33 @@
 `ssgovern.blocking` has the same without `async`.
 """
 
-from ssgovern import blocking
-from ssgovern.client.balancer import Strategy
-from ssgovern.client.registration import Registration
-from ssgovern.client.registry import Registry, connect
-from ssgovern.client.subscription import PrefixSubscription, Subscription
-from ssgovern.client.values import Change, ConnectionState, NodeStatus, ServiceSummary
-from ssgovern.errors import (
-    ClosedError,
-    DeadlineExceededError,
-    ErrorCode,
-    InvalidArgumentError,
-    LimitExceededError,
-    NotFoundError,
-    NotOwnerError,
-    OverloadedError,
-    Retry,
-    RevisionConflictError,
-    SsGovernError,
-    UnavailableError,
-)
-from ssgovern.model import Instance, ServiceKey, Status
+from importlib import import_module
+from typing import TYPE_CHECKING
+
 from ssgovern.version import __version__
+
+if TYPE_CHECKING:
+    from ssgovern import blocking
+    from ssgovern.client.balancer import Strategy
+    from ssgovern.client.registration import Registration
+    from ssgovern.client.registry import Registry, connect
+    from ssgovern.client.subscription import PrefixSubscription, Subscription
+    from ssgovern.client.values import Change, ConnectionState, NodeStatus, ServiceSummary
+    from ssgovern.errors import (
+        ClosedError,
+        DeadlineExceededError,
+        ErrorCode,
+        InvalidArgumentError,
+        LimitExceededError,
+        NotFoundError,
+        NotOwnerError,
+        OverloadedError,
+        Retry,
+        RevisionConflictError,
+        SsGovernError,
+        UnavailableError,
+    )
+    from ssgovern.model import Instance, ServiceKey, Status
 
 __all__ = [
     "Change",
@@ -60,3 +65,48 @@ __all__ = [
     "blocking",
     "connect",
 ]
+
+_HOMES = {
+    "Change": "ssgovern.client.values",
+    "ClosedError": "ssgovern.errors",
+    "ConnectionState": "ssgovern.client.values",
+    "DeadlineExceededError": "ssgovern.errors",
+    "ErrorCode": "ssgovern.errors",
+    "Instance": "ssgovern.model",
+    "InvalidArgumentError": "ssgovern.errors",
+    "LimitExceededError": "ssgovern.errors",
+    "NodeStatus": "ssgovern.client.values",
+    "NotFoundError": "ssgovern.errors",
+    "NotOwnerError": "ssgovern.errors",
+    "OverloadedError": "ssgovern.errors",
+    "PrefixSubscription": "ssgovern.client.subscription",
+    "Registration": "ssgovern.client.registration",
+    "Registry": "ssgovern.client.registry",
+    "Retry": "ssgovern.errors",
+    "RevisionConflictError": "ssgovern.errors",
+    "ServiceKey": "ssgovern.model",
+    "ServiceSummary": "ssgovern.client.values",
+    "SsGovernError": "ssgovern.errors",
+    "Status": "ssgovern.model",
+    "Strategy": "ssgovern.client.balancer",
+    "Subscription": "ssgovern.client.subscription",
+    "UnavailableError": "ssgovern.errors",
+    "connect": "ssgovern.client.registry",
+}
+"""Where each name lives. Imported when it is first asked for: a program that only wants the
+version, or the help of a command, need not wait for the rest."""
+
+
+def __getattr__(name: str) -> object:
+    if name == "blocking":
+        return import_module("ssgovern.blocking")
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(home), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

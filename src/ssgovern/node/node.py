@@ -114,7 +114,18 @@ class Node:
     # --- recovery --------------------------------------------------------------------------
 
     def _open_disk(self, path: str) -> Disk:
-        disk = self._runtime.open_disk(path)
+        try:
+            disk = self._runtime.open_disk(path)
+        except BlockingIOError as error:
+            raise ConfigError(
+                f"the data directory {path} is in use by another process: "
+                "stop that node or name another directory with --data-dir"
+            ) from error
+        except OSError as error:
+            raise ConfigError(
+                f"cannot use the data directory {path}: {error.strerror}; "
+                "name another one with --data-dir"
+            ) from error
         self._disks.append(disk)
         return disk
 

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import NamedTuple
 
+from ssgovern.errors import CorruptionError
 from ssgovern.model import SHARDS, LogPosition, ShardId
 from ssgovern.registry.snapshot import restore
 from ssgovern.registry.state import ShardState
@@ -60,6 +61,14 @@ async def recover(
         nonlocal replayed
         state = states[record.shard]
         if record.kind == ENTRY and record.revision > state.position.revision:
+            if record.revision != state.position.revision + 1:
+                raise CorruptionError(
+                    f"entry {record.revision} follows {state.position!r}: "
+                    "what is between, or its snapshot, is missing",
+                    segment="wal",
+                    offset=record.lsn,
+                    shard=record.shard,
+                )
             entry = log_pb2.Record.FromString(record.body)
             state.apply(record.epoch, record.revision, entry)
             replayed += 1

@@ -1,4 +1,4 @@
-"""The process around a node: event loop, signals, the lock on its data, garbage collection.
+"""The process around a node: event loop, signals, garbage collection.
 
 What only a real process has is here, so that `Node` runs as it is under the simulator.
 """
@@ -6,24 +6,19 @@ What only a real process has is here, so that `Node` runs as it is under the sim
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import gc
 import logging
 import os
 import signal
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
-from ssgovern.errors import ConfigError
 from ssgovern.node.config import ServerConfig
 from ssgovern.node.node import Node, Ready
 from ssgovern.node.recovery import Progress
 from ssgovern.runtime.real import RealRuntime
 
 log = logging.getLogger("ssgovern.node")
-
-_LOCK_FILE = "lock"
 
 
 def run(
@@ -37,7 +32,7 @@ def run(
 
     Raises SsGovernError if the node cannot start or its disk failed. Logging is the caller's.
     """
-    with _locked(Path(config.data_dir)), asyncio.Runner(loop_factory=_loop_factory()) as runner:
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         runner.run(_run_node(config, failpoints, on_progress, on_ready))
 
 
@@ -97,33 +92,6 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
         return asyncio.new_event_loop
     factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
     return factory
-
-
-@contextmanager
-def _locked(data_dir: Path) -> Iterator[None]:
-    """Hold the data directory's lock, so that no two processes ever write to it."""
-    try:
-        data_dir.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(data_dir / _LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    except OSError as error:
-        raise ConfigError(
-            f"cannot use the data directory {data_dir}: {error.strerror}; "
-            "name another one with --data-dir"
-        ) from error
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            holder = os.read(descriptor, 32).decode(errors="replace").strip()
-            raise ConfigError(
-                f"the data directory {data_dir} is in use by process {holder or '?'}: "
-                "stop that node or name another directory with --data-dir"
-            ) from None
-        os.ftruncate(descriptor, 0)
-        os.write(descriptor, f"{os.getpid()}\n".encode())
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def resident_bytes() -> int:

@@ -261,8 +261,6 @@ class Channel(FrameConnection):
         self._writable.set()
 
     def on_closed(self, cause: Exception | None) -> None:
-        # A transport that has reported its loss must not be touched again: asyncio's fails.
-        self.transport = None
         if self._cause is None:
             reason = str(cause) or type(cause).__name__ if cause else "closed by the other side"
             self._cause = UnavailableError(f"connection to {self.peer}: {reason}")

@@ -121,4 +121,6 @@ class FrameConnection(asyncio.Protocol):
         self.on_writable()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        # A transport that has reported its loss must not be touched again: asyncio's fails.
+        self.transport = None
         self.on_closed(exc)
