@@ -7,6 +7,7 @@ the three parts of a key.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -28,8 +29,12 @@ class ServiceKey(NamedTuple):
         return f"{self.namespace}/{self.group}/{self.service}"
 
 
-class Pattern(NamedTuple):
-    """All services of a namespace and group whose names start with `prefix`."""
+@dataclass(frozen=True, slots=True)
+class Pattern:
+    """All services of a namespace and group whose names start with `prefix`.
+
+    Not a tuple: it would equal the `ServiceKey` of the service that is named like its prefix.
+    """
 
     namespace: str
     group: str
