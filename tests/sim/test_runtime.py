@@ -69,6 +69,20 @@ def test_the_wall_clock_steps_and_monotonic_time_does_not_notice() -> None:
         assert processes[0].monotonic() - monotonic == pytest.approx(10.0)
 
 
+def test_a_boot_begins_a_new_monotonic_clock_and_a_restart_does_not() -> None:
+    """What a process wrote down of its `loop.time()` means nothing after a power cut."""
+    with World(1) as world:
+        process = world.process("p", forever)
+        process.start()
+        clocks = []
+        for power in (False, True):
+            clocks.append(process.monotonic())
+            process.kill(power=power)
+            process.start()
+        clocks.append(process.monotonic())
+        assert clocks[0] == clocks[1] != clocks[2]
+
+
 def writer(*, sync: bool) -> Any:
     async def main(runtime: SimRuntime) -> None:
         disk = runtime.open_disk("data")

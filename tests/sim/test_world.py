@@ -382,11 +382,18 @@ def test_closing_a_world_makes_no_sound() -> None:
         finally:
             await asyncio.sleep(1)
 
+    async def slow_cleanup() -> None:
+        try:
+            await asyncio.sleep(1)
+        finally:
+            for _ in range(3):
+                await asyncio.sleep(1)
+
     async def stubborn() -> None:
         try:
             await asyncio.sleep(100)
         finally:
-            await asyncio.sleep(1)
+            await slow_cleanup()
             asyncio.get_running_loop().create_task(asyncio.sleep(1))
 
     async def body() -> None:
