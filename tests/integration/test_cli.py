@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -14,6 +15,8 @@ from pathlib import Path
 from queue import Empty, Queue
 
 import pytest
+
+from ssgovern.runtime.real import RealDisk
 
 TIMEOUT_S = 30.0
 PROGRAM = (sys.executable, "-m", "ssgovern.cli.main")
@@ -370,10 +373,11 @@ def test_the_demonstration_stays_until_ctrl_c(
     victim = int(kill.split()[2])
     os.kill(victim, signal.SIGKILL)
     assert "has ended: signal 9" in demo.line_with(f"process {victim}")
-    node = int((tmp_path / "demo" / "node" / "lock").read_text())
+    data_dir = str(tmp_path / "demo" / "node")
+    with pytest.raises(BlockingIOError):
+        RealDisk(data_dir)
     assert demo.end(signal.SIGINT) == 0
-    with pytest.raises(ProcessLookupError):
-        os.kill(node, 0)
+    asyncio.run(RealDisk(data_dir).close())
 
 
 def test_the_demonstration_empties_only_what_it_made(tmp_path: Path) -> None:
