@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable
 
+from benchmarks import micro
 from benchmarks.bench import OURS, Bench, Case
 from benchmarks.contender import free_port, running
 from benchmarks.cpu import process_cpu_s, resident_bytes
@@ -318,7 +319,23 @@ async def delta(bench: Bench) -> list[Result]:
     ]
 
 
+async def path(bench: Bench) -> list[Result]:
+    """Our own share of a registration: decode, check, propose, commit, answer."""
+    count = 4_000 if bench.quick else 64_000
+    costs = [await micro.registrations_us(count) for _ in range(bench.rounds)]
+    seconds = [cost * 1e-6 for cost in costs]
+    yardstick = micro.reference_us()
+    return [
+        Result(
+            "a registration without sockets and disk (decode → commit → answer)",
+            {OURS: Figure(statistics.median(seconds), "s", min(seconds), max(seconds))},
+            notes=[f"a fixed piece of Python took {yardstick:.2f} µs in the same process"],
+        )
+    ]
+
+
 CASES = [
+    Case("path", path),
     Case("idle", idle),
     Case("fan-out", fan_out),
     Case("memory", memory),
