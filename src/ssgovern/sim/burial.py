@@ -7,7 +7,7 @@ moment the garbage collector chooses. They are ended here instead, at the end of
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Coroutine
+from collections.abc import AsyncGenerator, Coroutine, Generator
 from typing import Any, Final
 
 # A `finally` block that awaits needs another throw for each await; one that loops is left.
@@ -22,7 +22,7 @@ class _Buried(BaseException):
     """
 
 
-def bury_coroutine(coroutine: Coroutine[Any, Any, object]) -> None:
+def bury_coroutine(coroutine: Coroutine[Any, Any, object] | Generator[Any, Any, object]) -> None:
     """End a coroutine however often its `finally` blocks await; what they raise is dropped."""
     for _ in range(_ATTEMPTS_MAX):
         try:
