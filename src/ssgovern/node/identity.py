@@ -16,6 +16,7 @@ from ssgovern.runtime import Disk, Runtime
 FILE = "node.json"
 FORMAT = 1
 _TEMPORARY = FILE + ".tmp"
+_ID_BYTES = 16
 
 
 class Identity(NamedTuple):
@@ -40,7 +41,7 @@ async def load_or_create(disk: Disk, node_id: NodeId, runtime: Runtime) -> Ident
                 "set node.id to that, or name another data directory"
             )
         return identity
-    identity = Identity(runtime.random_bytes(16), node_id, runtime.random_bytes(16))
+    identity = Identity(runtime.random_bytes(_ID_BYTES), node_id, runtime.random_bytes(_ID_BYTES))
     written = json.dumps(
         {
             "format": FORMAT,
@@ -69,11 +70,12 @@ def _parse(content: bytes) -> Identity:
                 f"{FILE} has format {fields['format']}, this version knows up to {FORMAT}: "
                 "the data directory was written by a newer version"
             )
-        return Identity(
-            bytes.fromhex(fields["cluster_id"]),
-            NodeId(fields["node_id"]),
-            bytes.fromhex(fields["node_uuid"]),
-        )
+        cluster_id = bytes.fromhex(fields["cluster_id"])
+        node_uuid = bytes.fromhex(fields["node_uuid"])
+        node_id = fields["node_id"]
+        if len(cluster_id) != _ID_BYTES or len(node_uuid) != _ID_BYTES or type(node_id) is not int:
+            raise ValueError("an id of the wrong length or type")
+        return Identity(cluster_id, NodeId(node_id), node_uuid)
     except (ValueError, KeyError, TypeError) as error:
         raise CorruptionError(
             f"not a node identity: {error}", segment=FILE, offset=0, shard=None
