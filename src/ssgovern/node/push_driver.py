@@ -55,11 +55,14 @@ class PushDriver:
     async def _catch_up(self, server: NativeServer) -> bool:
         if not server.lacking:
             return False
+        pushed_before = self._push.pushes
         for connection in list(islice(server.lacking, limits.FAN_OUT_SLICE)):
             del server.lacking[connection]
             if self._push.catch_up(connection):
                 # To the end of the line: one with much to learn must not hold up the others.
                 server.lacking[connection] = None
+                break
+            if self._push.pushes - pushed_before >= limits.CATCH_UP_SLICE:
                 break
         await asyncio.sleep(0)
         return True
