@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
+import uvloop
 from builders import ORDERS, instance, secret_of, session_of
 from google.protobuf.message import Message
 
@@ -309,13 +310,14 @@ def run_world(seed: int, *lives: Callable[[SimRuntime], Coroutine[Any, Any, None
 
 
 def for_real(body: Body, tmp_path: Path, **sections: Any) -> None:
-    """Run `body` with a node on this machine."""
+    """Run `body` with a node on this machine, on the loop that nodes use."""
 
     async def main() -> None:
         async with asyncio.timeout(REAL_SECONDS_MAX):
             await _stage(body, config_of(str(tmp_path / "data"), **sections), RealRuntime())
 
-    asyncio.run(main())
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(main())
 
 
 async def _stage(body: Body, config: ServerConfig, runtime: Runtime) -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 
 import pytest
 from builders import ORDERS, instance
-from nodes import RefusedError, Stage, simulate
+from nodes import RefusedError, Stage, for_real, simulate
 
 from ssgovern import limits
 from ssgovern.errors import ErrorCode
@@ -41,7 +42,8 @@ def waiting_bytes(stage: Stage) -> int:
     )
 
 
-def test_answers_asked_for_in_one_breath_are_bounded() -> None:
+@pytest.mark.parametrize("real", [False, True])
+def test_answers_asked_for_in_one_breath_are_bounded(real: bool, tmp_path: Path) -> None:
     """Many requests for long answers in one read do not pile up beyond the limit."""
 
     async def body(stage: Stage) -> None:
@@ -59,7 +61,10 @@ def test_answers_asked_for_in_one_breath_are_bounded() -> None:
             assert waiting_bytes(stage) < 2 * limits.OUTBOUND_SOFT_BYTES + answer_bytes
         await others_do_not_notice(stage)
 
-    simulate(body)
+    if real:
+        for_real(body, tmp_path)
+    else:
+        simulate(body)
 
 
 def test_who_stops_reading_is_refused_and_then_closed() -> None:

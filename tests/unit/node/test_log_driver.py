@@ -39,6 +39,7 @@ class FakeWal:
         self.syncs = 0
         self.marks = 0
         self.failure: SsGovernError | None = None
+        self.fails_once = False
         self.takes_s = 0.01
         self.busy = False
         self.size_bytes = 0
@@ -46,8 +47,10 @@ class FakeWal:
 
     async def append(self, entries: Sequence[LogEntry], *, sync: bool = True) -> None:
         await self._take_time()
-        if self.failure is not None:
-            raise self.failure
+        if (failure := self.failure) is not None:
+            if self.fails_once:
+                self.failure = None
+            raise failure
         self.batches.append([(entry.shard, entry.revision) for entry in entries])
         if sync:
             self.synced = len(self.batches)
@@ -217,6 +220,26 @@ def test_a_full_disk_refuses_the_batch_and_all_behind_it() -> None:
             await asyncio.sleep(0.1)
             assert rig.wal.batches[-1] == [(0, 2)]
             assert rig.driver.writes_refused == ""
+
+    simulated(body)
+
+
+def test_a_disk_full_for_a_moment_refuses_what_waits_too() -> None:
+    """What was queued behind a refused batch stands on it, and must not be written without it."""
+
+    async def body() -> None:
+        async with running() as rig:
+            rig.wal.failure, rig.wal.fails_once = DiskFullError("no space"), True
+            rig.propose("a")
+            await asyncio.sleep(0.005)
+            behind = rig.propose("b")
+            await asyncio.sleep(0.1)
+            assert behind.outcome is not None
+            assert isinstance(behind.outcome.error, DiskFullError)
+            assert rig.wal.batches == []
+            rig.propose("c")
+            await asyncio.sleep(0.1)
+            assert rig.wal.batches == [[(0, 1)]]
 
     simulated(body)
 
