@@ -162,7 +162,7 @@ class Node:
             sync_interval_s=interval_ms / 1000.0 if interval_ms else None,
         )
         self.registry = RegistryService(
-            self.states, self._restored_sessions(), self._log_driver, self._runtime.wall_ms
+            self.states, self._session_table(), self._log_driver, self._runtime.wall_ms
         )
         self.push = PushService(self.registry)
         self._push_driver = PushDriver(self.push)
@@ -193,10 +193,9 @@ class Node:
             wal_bytes=config.storage.wal_bytes_before_snapshot,
         )
 
-    def _restored_sessions(self) -> SessionTable:
-        """Give every session that owns something a full time to live on this node."""
+    def _session_table(self) -> SessionTable:
         config = self._config
-        table = SessionTable(
+        return SessionTable(
             SessionTiming(
                 ttl_ms=config.session.ttl_ms,
                 close_grace_ms=config.session.close_grace_ms,
@@ -211,12 +210,19 @@ class Node:
                 )
             ),
         )
+
+    def _restore_sessions(self) -> None:
+        """Give every session that owns something a full time to live on this node.
+
+        Not before the node is about to listen: how long it took to get there, on a disk that
+        may be slow, must not be held against those who could not speak.
+        """
+        table = self.registry.sessions
         now_ms = asyncio.get_running_loop().time() * 1000.0
         for state in self.states:
             for session_id in state.owned:
                 session = table.find(session_id) or table.open(session_id, now_ms)
                 table.claim(session, 1 << state.shard)
-        return table
 
     # --- serving ---------------------------------------------------------------------------
 
@@ -224,6 +230,7 @@ class Node:
         async with asyncio.TaskGroup() as drivers:
             drivers.create_task(self._log_driver.run(), name="log")
             await self._start_epochs()
+            self._restore_sessions()
             host, port = await self._listen()
             push = drivers.create_task(self._push_driver.run(self.server), name="push")
             sessions = drivers.create_task(self._session_driver.run(self.server), name="sessions")
