@@ -23,6 +23,7 @@ from ssgovern.model import LogPosition, NodeId, Outcome, ShardId
 from ssgovern.replication.primary import PrimaryLog, Proposal, Waiter
 from ssgovern.storage.format import LogEntry
 from ssgovern.storage.wal import Wal
+from ssgovern.wire.codec import encode
 from ssgovern.wire.pb import log_pb2
 
 log = logging.getLogger("ssgovern.log")
@@ -90,7 +91,7 @@ class LogDriver:
 
     def propose(self, shard: ShardId, record: log_pb2.Record, waiter: Waiter) -> Proposal:
         """Queue a record; the waiter hears of it from this driver's task, never from here."""
-        body = record.SerializeToString()
+        body = encode(record)
         proposal = self._logs[shard].propose(body, record, waiter)
         self._queue.append(proposal)
         self._uncommitted += 1

@@ -27,6 +27,7 @@ from ssgovern.errors import (
 )
 from ssgovern.model import DONE, LogPosition, Outcome, ServiceKey, SessionId, ShardId, valid_key
 from ssgovern.registry.patch import patch_instance
+from ssgovern.wire.codec import encode
 from ssgovern.wire.pb import log_pb2, model_pb2
 
 NO_SESSION = SessionId(b"")
@@ -273,7 +274,7 @@ class ShardState:
         entry = Entry(
             service,
             instance.id,
-            instance.SerializeToString(),
+            encode(instance),
             session_id,
             persistent=instance.persistent,
             available=is_available(instance),

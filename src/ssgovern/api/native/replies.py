@@ -10,7 +10,7 @@ from typing import Protocol
 
 from ssgovern.model import Outcome
 from ssgovern.replication.primary import Proposal
-from ssgovern.wire.codec import error_to_wire
+from ssgovern.wire.codec import encode, error_to_wire
 from ssgovern.wire.frames import MessageType
 from ssgovern.wire.pb import model_pb2, native_pb2
 
@@ -121,7 +121,7 @@ class UpdateReply(_Reply):
             revision=proposal.revision,
             instance=model_pb2.Instance.FromString(outcome.encoded),
         )
-        connection.reply(MessageType.UPDATE, self._request_id, response.SerializeToString())
+        connection.reply(MessageType.UPDATE, self._request_id, encode(response))
 
 
 class GoodbyeReply(_Reply):
