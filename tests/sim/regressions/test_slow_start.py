@@ -12,7 +12,7 @@ from ssgovern.sim.world import World
 
 CONFIG = ServerConfig(
     listen=ListenConfig(host="0.0.0.0", insecure=True),
-    session=SessionConfig(ttl_ms=1000, heartbeat_interval_ms=200, close_grace_ms=1000),
+    session=SessionConfig(ttl_ms=5000, heartbeat_interval_ms=1000, close_grace_ms=1000),
 )
 
 
@@ -37,12 +37,12 @@ def test_a_slow_start_is_not_held_against_those_who_could_not_speak() -> None:
         world.process("client", client).start()
         world.run(3.0)
         server.kill()
-        server.machine.disk_timing.sync = (1.5, 1.5)
+        server.machine.disk_timing.sync = (6.0, 6.0)
         server.start()
         restarted_at = world.now
         assert world.run_until(lambda: not clients[0].connection.connected, 60.0)
         assert world.run_until(lambda: clients[0].connection.connected, 60.0)
-        assert world.now > restarted_at + 1.5, "the disk was not slow enough to tell"
+        assert world.now > restarted_at + 6.0, "the disk was not slow enough to tell"
         world.run(world.now + 2.0)
 
         assert len(nodes) == 2
