@@ -219,6 +219,7 @@ class Node:
         """
         table = self.registry.sessions
         now_ms = asyncio.get_running_loop().time() * 1000.0
+        table.start(now_ms)
         for state in self.states:
             for session_id in state.owned:
                 session = table.find(session_id) or table.open(session_id, now_ms)

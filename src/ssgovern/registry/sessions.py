@@ -162,6 +162,10 @@ class SessionTable:
 
     # --- time ------------------------------------------------------------------------------
 
+    def start(self, now_ms: float) -> None:
+        """Begin to keep time: the first tick is due in `tick_ms`, and may come late as well."""
+        self._last_tick_ms = now_ms
+
     def tick(self, now_ms: float) -> list[Session]:
         """Return the sessions to end now. Call every `tick_ms`; late calls count as a stall."""
         timing = self._timing
