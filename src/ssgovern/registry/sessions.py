@@ -13,6 +13,7 @@ log has committed it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
@@ -89,6 +90,8 @@ class SessionTable:
         self._held: dict[Session, None] = {}
         self._last_tick_ms: float | None = None
         self._stalled_ms = 0.0
+        self._latest_ms = math.inf
+        """Running time cannot be later than this before the next tick."""
         self.per_shard = [0] * SHARDS
         """How many sessions may own instances in each shard."""
 
@@ -117,7 +120,7 @@ class SessionTable:
     def open(self, session_id: SessionId, now_ms: float, shards: int = 0) -> Session:
         """Add a session that is not there, with a full time to live."""
         assert session_id not in self._sessions, f"session {session_id.hex()} opened twice"
-        session = Session(session_id, now_ms - self._stalled_ms)
+        session = Session(session_id, self._running_ms(now_ms))
         self._sessions[session_id] = session
         self.claim(session, shards)
         self._schedule(session)
@@ -133,7 +136,9 @@ class SessionTable:
 
     def hear(self, session: Session, now_ms: float) -> None:
         """Note a heartbeat (or any other sign of life)."""
-        session.last_heard_ms = now_ms - self._stalled_ms
+        heard_ms = now_ms - self._stalled_ms
+        # In line, because it is done for every request; see `_running_ms`.
+        session.last_heard_ms = heard_ms if heard_ms < self._latest_ms else self._latest_ms
 
     def attach(self, session: Session, connection: Connection, now_ms: float) -> Connection | None:
         """Let a connection speak for the session; return the one that did before."""
@@ -146,7 +151,7 @@ class SessionTable:
         """A connection closed without a goodbye; if it spoke for the session, grace begins."""
         if session.connection is connection:
             session.connection = None
-            session.closed_at_ms = now_ms - self._stalled_ms
+            session.closed_at_ms = self._running_ms(now_ms)
             if session not in self._held:
                 self._unschedule(session)
                 self._schedule(session)
@@ -177,6 +182,7 @@ class SessionTable:
                 self._stalled_ms += late
         self._last_tick_ms = now_ms
         running_ms = now_ms - self._stalled_ms
+        self._latest_ms = running_ms + 2 * timing.tick_ms
 
         due = [s for s in self._held if self._deadline(s) <= running_ms]
         for session in [s for s in self._held if self._deadline(s) > running_ms]:
@@ -190,6 +196,14 @@ class SessionTable:
         for session in holding:
             self._held[session] = None
         return ending
+
+    def _running_ms(self, now_ms: float) -> float:
+        """Return the time without that of stalls, also of one that no tick has found yet.
+
+        Otherwise what was sent before a stall and is read right after it would seem to come
+        from the future, and a session that died meanwhile would live on by as much.
+        """
+        return min(now_ms - self._stalled_ms, self._latest_ms)
 
     def _take_due(self, running_ms: float) -> list[Session]:
         due: list[Session] = []

@@ -129,6 +129,26 @@ def test_time_of_a_stall_does_not_count(table: SessionTable, clock: Clock) -> No
     assert clock.run(60_000 + 5000 + 2 * TICK) == [session]
 
 
+def test_a_heartbeat_that_waited_out_a_stall_gives_no_more_than_a_life(
+    table: SessionTable, clock: Clock
+) -> None:
+    """Heard after a stall but before the tick that finds it, a session lives no longer for it."""
+    heard = table.open(session_of("a"), 0.0)
+    closed = table.open(session_of("b"), 0.0)
+    wire = Wire()
+    table.attach(closed, wire, 0.0)
+    clock.run(1000)
+    clock.now = 60_000.0
+    table.hear(heard, clock.now)
+    table.detach(closed, wire, clock.now)
+    late = table.open(session_of("c"), clock.now)
+    assert table.tick(clock.now) == []
+    assert clock.run(60_000 + 1000 - 2 * TICK) == []
+    assert clock.run(60_000 + 1000 + 2 * TICK) == [closed]
+    assert clock.run(60_000 + 5000 - 2 * TICK) == []
+    assert set(clock.run(60_000 + 5000 + 3 * TICK)) == {heard, late}
+
+
 def test_slow_ticks_are_no_stall(table: SessionTable, clock: Clock) -> None:
     """Ticks that come a little late do not prolong any life."""
     session = table.open(session_of("a"), 0.0)
