@@ -110,6 +110,14 @@ class Rig:
         self.queue.append(proposal)
         return proposal
 
+    # --- requests --------------------------------------------------------------------------
+
+    def register(
+        self, session: Session, request: native_pb2.RegisterRequest, waiter: Waiter
+    ) -> list[Proposal]:
+        """Ask for a registration as a connection does."""
+        return self.registry.register(session, request, waiter)
+
     # --- the log ---------------------------------------------------------------------------
 
     def commit(self, count: int | None = None) -> None:

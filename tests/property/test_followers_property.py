@@ -51,7 +51,7 @@ class Followers(RuleBasedStateMachine):
         request.registrations.add(
             service=key_to_wire(key), instance=instance(f"i{number}", metadata=metadata)
         )
-        self.rig.registry.register(self.session(name), request, Answer())
+        self.rig.register(self.session(name), request, Answer())
 
     @rule(name=st.sampled_from(NAMES), key=st.sampled_from(KEYS), number=st.integers(0, 5))
     def deregister(self, name: str, key: ServiceKey, number: int) -> None:

@@ -50,9 +50,14 @@ class Waiting:
         self._what = what
 
     def on_outcome(self, proposal: Proposal, outcome: Outcome) -> None:
+        record = proposal.record
         if outcome.error is not None:
             self._stage.say(f"{self._what}: {type(outcome.error).__name__}")
-        elif proposal.record.WhichOneof("change") == "deregistered" and not outcome.removed:
+        elif (
+            isinstance(record, log_pb2.Record)
+            and record.WhichOneof("change") == "deregistered"
+            and not outcome.removed
+        ):
             self._stage.say(f"{self._what}: there was none")
         else:
             self._stage.say(f"{self._what}: {proposal.epoch}/{proposal.revision}")
@@ -158,7 +163,7 @@ class Stage:
                 ),
             )
             waiting = Waiting(self, f"{name} registers {instance_id}")
-            self.rig.registry.register(self._session(name), request, waiting)
+            self.rig.register(self._session(name), request, waiting)
 
     def do_deregister(self, name: str, service: str, instance_id: str, *rest: str) -> None:
         request = native_pb2.DeregisterRequest(

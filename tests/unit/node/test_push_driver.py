@@ -94,7 +94,7 @@ def test_a_wide_audience_gives_the_loop_its_turns() -> None:
         session = rig.hello("a", Wire("1"))[0]
         request = native_pb2.RegisterRequest()
         request.registrations.add(service=key_to_wire(ORDERS), instance=instance("x"))
-        rig.registry.register(session, request, Answer())
+        rig.register(session, request, Answer())
         rig.commit()
         driver.wake()
         while not all(follower.agrees(ORDERS) for follower in followers):

@@ -37,7 +37,7 @@ def register(rig: Rig, session: Session, *ids: str, key: ServiceKey = ORDERS, pa
         request.registrations.add(
             service=key_to_wire(key), instance=instance(instance_id, metadata={"pad": "x" * pad})
         )
-        rig.registry.register(session, request, Answer())
+        rig.register(session, request, Answer())
     rig.commit()
 
 
@@ -262,10 +262,10 @@ def test_a_service_that_came_again_under_its_name(rig: Rig, owner: Session) -> N
     for n in range(limits.HISTORY_CHANGES_PER_SHARD + 1):
         one = native_pb2.RegisterRequest()
         one.registrations.add(service=key_to_wire(neighbour), instance=instance(f"i{n}"))
-        rig.registry.register(owner, one, Answer())
+        rig.register(owner, one, Answer())
     again = native_pb2.RegisterRequest()
     again.registrations.add(service=key_to_wire(ORDERS), instance=instance("b"))
-    rig.registry.register(owner, again, Answer())
+    rig.register(owner, again, Answer())
     rig.commit()
     rig.tell()
     follower.catch_up()

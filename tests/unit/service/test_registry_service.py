@@ -39,7 +39,7 @@ def request_of(
 
 def register(rig: Rig, session: Session, *ids: str, key: ServiceKey = ORDERS) -> Answer:
     answer = Answer()
-    rig.registry.register(session, request_of(*(instance(i) for i in ids), key=key), answer)
+    rig.register(session, request_of(*(instance(i) for i in ids), key=key), answer)
     return answer
 
 
@@ -53,7 +53,7 @@ def test_a_batch_is_proposed_whole_or_not_at_all(rig: Rig) -> None:
     session, _, _ = rig.hello("a", Wire("1"))
     bad = request_of(instance("x"), instance("y", port=0))
     with pytest.raises(InvalidArgumentError):
-        rig.registry.register(session, bad, Answer())
+        rig.register(session, bad, Answer())
     rig.room = 1
     with pytest.raises(OverloadedError):
         register(rig, session, "x", "y")
@@ -65,10 +65,10 @@ def test_an_instance_twice_in_a_batch(rig: Rig) -> None:
     session, _, _ = rig.hello("a", Wire("1"))
     twice = request_of(instance("10.0.0.1:8080"), instance(""))
     with pytest.raises(InvalidArgumentError):
-        rig.registry.register(session, twice, Answer())
+        rig.register(session, twice, Answer())
     request = request_of(instance("x"))
     request.MergeFrom(request_of(instance("x"), key=BILLING))
-    assert len(rig.registry.register(session, request, Answer())) == 2
+    assert len(rig.register(session, request, Answer())) == 2
     rig.commit()
 
 
