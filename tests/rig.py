@@ -29,6 +29,7 @@ from ssgovern.service.registry import RegistryService
 from ssgovern.wire.codec import key_from_wire
 from ssgovern.wire.frames import FrameReader, MessageAssembler, MessageType
 from ssgovern.wire.pb import log_pb2, model_pb2, native_pb2
+from ssgovern.wire.records import Record, encode_record
 
 ME = NodeId(1)
 
@@ -104,8 +105,8 @@ class Rig:
         if len(self.queue) + entries > self.room:
             raise OverloadedError("full")
 
-    def propose(self, shard: ShardId, record: log_pb2.Record, waiter: Waiter) -> Proposal:
-        body = record.SerializeToString(deterministic=True)
+    def propose(self, shard: ShardId, record: Record, waiter: Waiter) -> Proposal:
+        body = encode_record(record)
         proposal = self.logs[shard].propose(body, record, waiter)
         self.queue.append(proposal)
         return proposal

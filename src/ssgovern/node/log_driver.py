@@ -23,8 +23,7 @@ from ssgovern.model import LogPosition, NodeId, Outcome, ShardId
 from ssgovern.replication.primary import PrimaryLog, Proposal, Waiter
 from ssgovern.storage.format import LogEntry
 from ssgovern.storage.wal import Wal
-from ssgovern.wire.codec import encode
-from ssgovern.wire.pb import log_pb2
+from ssgovern.wire.records import Record, encode_record
 
 log = logging.getLogger("ssgovern.log")
 
@@ -89,9 +88,9 @@ class LogDriver:
                 f"{self._uncommitted} entries wait for the log already; try again in a moment"
             )
 
-    def propose(self, shard: ShardId, record: log_pb2.Record, waiter: Waiter) -> Proposal:
+    def propose(self, shard: ShardId, record: Record, waiter: Waiter) -> Proposal:
         """Queue a record; the waiter hears of it from this driver's task, never from here."""
-        body = encode(record)
+        body = encode_record(record)
         proposal = self._logs[shard].propose(body, record, waiter)
         self._queue.append(proposal)
         self._uncommitted += 1

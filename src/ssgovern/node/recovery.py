@@ -15,7 +15,7 @@ from ssgovern.storage.format import ENTRY, WalRecord
 from ssgovern.storage.recovery import RecoveryProgress
 from ssgovern.storage.snapshot import load_snapshots
 from ssgovern.storage.wal import Wal
-from ssgovern.wire.pb import log_pb2
+from ssgovern.wire.records import decode_record
 
 
 class Recovered(NamedTuple):
@@ -69,8 +69,7 @@ async def recover(
                     offset=record.lsn,
                     shard=record.shard,
                 )
-            entry = log_pb2.Record.FromString(record.body)
-            state.apply(record.epoch, record.revision, entry)
+            state.apply(record.epoch, record.revision, decode_record(record.body))
             replayed += 1
 
     async def on_chunk(progress: RecoveryProgress) -> None:

@@ -72,5 +72,7 @@ class SessionDriver:
     def on_outcome(self, proposal: Proposal, outcome: Outcome) -> None:
         """The log took the end of a session, or could not: then it expires again later."""
         if outcome.error is not None:
-            ended = SessionId(proposal.record.session_ended.session_id)
+            record = proposal.record
+            assert isinstance(record, log_pb2.Record), f"{proposal!r} ends a session"
+            ended = SessionId(record.session_ended.session_id)
             self._registry.retry_end(ended, proposal.shard, self._loop.time() * 1000.0)

@@ -28,7 +28,9 @@ from ssgovern.errors import (
 from ssgovern.model import DONE, LogPosition, Outcome, ServiceKey, SessionId, ShardId, valid_key
 from ssgovern.registry.patch import patch_instance
 from ssgovern.wire.codec import encode
+from ssgovern.wire.handmade import registered_instance
 from ssgovern.wire.pb import log_pb2, model_pb2
+from ssgovern.wire.records import Record, Registered, registered_of
 
 NO_SESSION = SessionId(b"")
 
@@ -150,15 +152,17 @@ class ShardState:
 
     # --- the log ---------------------------------------------------------------------------
 
-    def apply(self, epoch: int, revision: int, record: log_pb2.Record) -> Outcome:
-        """Apply the next committed entry. The record is used up by it."""
+    def apply(self, epoch: int, revision: int, record: Record) -> Outcome:
+        """Apply the next committed entry."""
         assert revision == self.position.revision + 1, (
             f"{self!r} asked to apply {epoch}/{revision}: entries commit in order"
         )
         self.position = LogPosition(epoch, revision)
+        if isinstance(record, Registered):
+            return self._registered(revision, record)
         match record.WhichOneof("change"):
             case "registered":
-                return self._registered(revision, record.time_ms, record.registered)
+                return self._registered(revision, registered_of(record))
             case "deregistered":
                 return self._deregistered(revision, record.deregistered)
             case "updated":
@@ -179,18 +183,14 @@ class ShardState:
         self._changed.clear()
         return changes
 
-    def _registered(
-        self, revision: int, time_ms: int, change: log_pb2.InstanceRegistered
-    ) -> Outcome:
-        wire_key = change.service
-        key = valid_key(wire_key.namespace, wire_key.group, wire_key.service)
-        session_id = SessionId(change.session_id)
-        service = self.services.get(key)
-        instance = change.instance
+    def _registered(self, revision: int, registered: Registered) -> Outcome:
+        instance_id = registered.instance_id
+        session_id = registered.session_id
+        service = self.services.get(registered.key)
         owned = self.owned.get(session_id)
         old = None
         if service is not None:
-            old = service.instances.get(instance.id)
+            old = service.instances.get(instance_id)
             if old is None and len(service.instances) >= limits.INSTANCES_PER_SERVICE_MAX:
                 return _refused_by_limit("instances per service", limits.INSTANCES_PER_SERVICE_MAX)
         if (
@@ -200,13 +200,20 @@ class ShardState:
         ):
             return _refused_by_limit("instances per session", limits.INSTANCES_PER_SESSION_MAX)
         if service is None:
-            service = self.services[key] = Service(key)
+            service = self.services[registered.key] = Service(registered.key)
 
-        instance.revision = revision
-        instance.registered_at_ms = time_ms
-        instance.unhealthy = False
-        instance.out_of_service = instance.id in service.out_of_service
-        self._put(service, revision, instance, session_id, old)
+        out_of_service = instance_id in service.out_of_service
+        entry = Entry(
+            service,
+            instance_id,
+            registered_instance(
+                registered.instance, revision, registered.time_ms, out_of_service=out_of_service
+            ),
+            session_id,
+            persistent=registered.persistent,
+            available=registered.in_traffic and not out_of_service,
+        )
+        self._put(entry, revision, old)
         return DONE
 
     def _deregistered(self, revision: int, change: log_pb2.InstanceDeregistered) -> Outcome:
@@ -239,9 +246,9 @@ class ShardState:
         if error is not None:
             return Outcome(error=error)
         instance.revision = revision
-        return Outcome(
-            encoded=self._put(service, revision, instance, entry.session_id, entry).encoded
-        )
+        changed = _entry_of(service, instance, entry.session_id)
+        self._put(changed, revision, entry)
+        return Outcome(encoded=changed.encoded)
 
     def _session_ended(self, revision: int, change: log_pb2.SessionEnded) -> Outcome:
         owned = self.owned.pop(SessionId(change.session_id), None)
@@ -252,7 +259,7 @@ class ShardState:
                 instance = model_pb2.Instance.FromString(entry.encoded)
                 instance.unhealthy = True
                 instance.revision = revision
-                self._put(entry.service, revision, instance, NO_SESSION, entry)
+                self._put(_entry_of(entry.service, instance, NO_SESSION), revision, entry)
             else:
                 self._remove(entry, revision)
         return Outcome(removed=True)
@@ -263,22 +270,10 @@ class ShardState:
         service = self.services.get(valid_key(key.namespace, key.group, key.service))
         return None if service is None else service.instances.get(instance_id)
 
-    def _put(
-        self,
-        service: Service,
-        revision: int,
-        instance: model_pb2.Instance,
-        session_id: SessionId,
-        old: Entry | None,
-    ) -> Entry:
-        entry = Entry(
-            service,
-            instance.id,
-            encode(instance),
-            session_id,
-            persistent=instance.persistent,
-            available=is_available(instance),
-        )
+    def _put(self, entry: Entry, revision: int, old: Entry | None) -> None:
+        """Let an entry take its place, which is that of `old` if there is one."""
+        service = entry.service
+        session_id = entry.session_id
         if old is None:
             self.instances += 1
         else:
@@ -292,7 +287,6 @@ class ShardState:
             owned[entry] = None
         self._note(service, revision, entry.id, entry.encoded)
         service.instances[entry.id] = entry
-        return entry
 
     def _remove(self, entry: Entry, revision: int) -> None:
         service = entry.service
@@ -399,6 +393,17 @@ class ShardState:
                 assert entry.service.instances[entry.id] is entry, entry
         assert len(self._history) == sum(len(s.history) for s in self.services.values())
         assert len(self._history) <= limits.HISTORY_CHANGES_PER_SHARD
+
+
+def _entry_of(service: Service, instance: model_pb2.Instance, session_id: SessionId) -> Entry:
+    return Entry(
+        service,
+        instance.id,
+        encode(instance),
+        session_id,
+        persistent=instance.persistent,
+        available=is_available(instance),
+    )
 
 
 def is_available(instance: model_pb2.Instance) -> bool:

@@ -15,7 +15,7 @@ from collections import deque
 from typing import Protocol
 
 from ssgovern.model import LogPosition, NodeId, Outcome, ShardId
-from ssgovern.wire.pb import log_pb2
+from ssgovern.wire.records import Record
 
 
 class Waiter(Protocol):
@@ -36,7 +36,7 @@ class Proposal:
         epoch: int,
         revision: int,
         body: bytes,
-        record: log_pb2.Record,
+        record: Record,
         waiter: Waiter,
     ) -> None:
         self.shard = shard
@@ -74,7 +74,7 @@ class PrimaryLog:
             f"committed={self.committed}>"
         )
 
-    def propose(self, body: bytes, record: log_pb2.Record, waiter: Waiter) -> Proposal:
+    def propose(self, body: bytes, record: Record, waiter: Waiter) -> Proposal:
         """Give an entry the next position. The caller appends it to the log of the node."""
         self.tail += 1
         proposal = Proposal(self.shard, self.epoch, self.tail, body, record, waiter)

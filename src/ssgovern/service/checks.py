@@ -13,6 +13,7 @@ from ssgovern.errors import InvalidArgumentError, LimitExceededError
 from ssgovern.model import (
     Pattern,
     ServiceKey,
+    SessionId,
     check_instance,
     check_metadata,
     check_name,
@@ -21,7 +22,9 @@ from ssgovern.model import (
     instance_id,
     valid_key,
 )
+from ssgovern.wire.codec import encode
 from ssgovern.wire.pb import model_pb2, native_pb2
+from ssgovern.wire.records import Registered
 
 
 def service_key(message: model_pb2.ServiceKey) -> ServiceKey:
@@ -37,17 +40,25 @@ def pattern(message: native_pb2.Pattern) -> Pattern:
     return Pattern(message.namespace, message.group, message.prefix)
 
 
-def instance(message: model_pb2.Instance) -> None:
-    """Check an instance that asks to be registered; fill in its id if it brings none."""
+def registered(
+    key: ServiceKey, message: model_pb2.Instance, session_id: SessionId, time_ms: int
+) -> Registered:
+    """Return the record of an instance that asks to be registered, checked.
+
+    Its id is filled in if it brings none.
+    """
     host = message.host
     port = message.port
+    weight = message.weight
+    status = message.status
     name = message.id
     if not name:
         name = message.id = instance_id(host, port)
-    check_instance(name, host, port, message.weight, message.zone, message.version)
-    if not 0 <= message.status <= model_pb2.STATUS_DOWN:
-        raise InvalidArgumentError(f"status {message.status} is not known", field="status")
-    size_bytes = message.ByteSize()
+    check_instance(name, host, port, weight, message.zone, message.version)
+    if not 0 <= status <= model_pb2.STATUS_DOWN:
+        raise InvalidArgumentError(f"status {status} is not known", field="status")
+    encoded = encode(message)
+    size_bytes = len(encoded)
     check_metadata(message.metadata, size_bytes)
     # Unknown fields would not show in the checks above.
     if size_bytes > limits.INSTANCE_BYTES_MAX:
@@ -56,6 +67,15 @@ def instance(message: model_pb2.Instance) -> None:
             field="instance",
             limit=limits.INSTANCE_BYTES_MAX,
         )
+    return Registered(
+        key,
+        name,
+        encoded,
+        session_id,
+        time_ms,
+        persistent=message.persistent,
+        in_traffic=status == model_pb2.STATUS_UP and weight > 0.0,
+    )
 
 
 def named_instance(instance_id: str) -> None:
@@ -95,16 +115,17 @@ def listing(request: native_pb2.ListServicesRequest) -> None:
     check_prefix("prefix", request.prefix)
 
 
-def distinct(keys: Sequence[ServiceKey], registrations: Sequence[native_pb2.Registration]) -> None:
+def distinct(records: Sequence[Registered]) -> None:
     """Check that no instance is in a batch twice: which of the two was meant?"""
     seen: dict[tuple[ServiceKey, str], None] = {}
-    for key, registration in zip(keys, registrations, strict=True):
-        name = registration.instance.id
-        if (key, name) in seen:
+    for record in records:
+        place = (record.key, record.instance_id)
+        if place in seen:
             raise InvalidArgumentError(
-                f"instance {name!r} of {key} is in the batch twice", field="registrations"
+                f"instance {record.instance_id!r} of {record.key} is in the batch twice",
+                field="registrations",
             )
-        seen[key, name] = None
+        seen[place] = None
 
 
 def batch(count: int) -> None:

@@ -19,6 +19,7 @@ from ssgovern.replication.primary import Proposal, Waiter
 from ssgovern.service import checks
 from ssgovern.wire.codec import key_to_wire
 from ssgovern.wire.pb import log_pb2, native_pb2, raw_pb2
+from ssgovern.wire.records import Record
 
 _PAGE_TOKEN_JOINT = " "
 """No name has a space in it."""
@@ -30,7 +31,7 @@ class Proposer(Protocol):
     def check_room(self, entries: int, size_bytes: int) -> None:
         """Raise OverloadedError or ShuttingDownError if so much cannot be taken now."""
 
-    def propose(self, shard: ShardId, record: log_pb2.Record, waiter: Waiter) -> Proposal:
+    def propose(self, shard: ShardId, record: Record, waiter: Waiter) -> Proposal:
         """Queue a record for the log; the waiter hears of it exactly once."""
 
 
@@ -65,26 +66,24 @@ class RegistryService:
         """Propose every registration of the request or none; return the proposals."""
         registrations = request.registrations
         checks.batch(len(registrations))
-        keys = []
-        for registration in registrations:
-            keys.append(checks.service_key(registration.service))
-            checks.instance(registration.instance)
-        if len(keys) > 1:
-            checks.distinct(keys, registrations)
-        proposer = self._proposer
-        proposer.check_room(len(keys), request.ByteSize())
         time_ms = self._wall_ms()
+        records = [
+            checks.registered(
+                checks.service_key(registration.service),
+                registration.instance,
+                session.id,
+                time_ms,
+            )
+            for registration in registrations
+        ]
+        if len(records) > 1:
+            checks.distinct(records)
+        proposer = self._proposer
+        proposer.check_room(len(records), sum(len(record.instance) for record in records))
         proposals = []
-        for key, registration in zip(keys, registrations, strict=True):
-            shard = shard_of(*key)
+        for record in records:
+            shard = shard_of(*record.key)
             self.sessions.claim(session, 1 << shard)
-            record = log_pb2.Record(time_ms=time_ms)
-            registered = record.registered
-            wire_key = registered.service
-            # Not copied: fields of a newer client that we do not know would have no limit.
-            wire_key.namespace, wire_key.group, wire_key.service = key
-            registered.instance.CopyFrom(registration.instance)
-            registered.session_id = session.id
             proposals.append(proposer.propose(shard, record, waiter))
         return proposals
 

@@ -12,7 +12,9 @@ from ssgovern.model import Outcome
 from ssgovern.replication.primary import Proposal
 from ssgovern.wire.codec import encode, error_to_wire
 from ssgovern.wire.frames import MessageType
+from ssgovern.wire.handmade import register_response
 from ssgovern.wire.pb import model_pb2, native_pb2
+from ssgovern.wire.records import Registered
 
 _REGISTER = int(MessageType.REGISTER)
 
@@ -43,10 +45,8 @@ class RegisterReply(_Reply):
     __slots__ = ()
 
     def on_outcome(self, proposal: Proposal, outcome: Outcome) -> None:
-        response = native_pb2.RegisterResponse()
-        fill_result(response.results.add(), proposal, outcome)
         self._connection.in_flight -= 1
-        self._connection.reply(_REGISTER, self._request_id, response.SerializeToString())
+        self._connection.reply(_REGISTER, self._request_id, encode_result(proposal, outcome))
 
 
 class RegisterBatchReply(_Reply):
@@ -67,21 +67,24 @@ class RegisterBatchReply(_Reply):
         self._outcomes[proposal] = outcome
         if len(self._outcomes) < len(self._proposals):
             return
-        response = native_pb2.RegisterResponse()
-        for proposed in self._proposals:
-            fill_result(response.results.add(), proposed, self._outcomes[proposed])
+        results = [encode_result(each, self._outcomes[each]) for each in self._proposals]
         self._connection.in_flight -= 1
-        self._connection.reply(_REGISTER, self._request_id, response.SerializeToString())
+        self._connection.reply(_REGISTER, self._request_id, b"".join(results))
 
 
-def fill_result(result: native_pb2.RegisterResult, proposal: Proposal, outcome: Outcome) -> None:
-    """Write down what became of one registration."""
-    result.instance_id = proposal.record.registered.instance.id
+def encode_result(proposal: Proposal, outcome: Outcome) -> bytes:
+    """Return a `RegisterResponse` with what became of one registration.
+
+    Joined, such responses are the response of a batch: protobuf merges what is concatenated.
+    """
+    record = proposal.record
+    assert isinstance(record, Registered), f"{proposal!r} answers a registration"
     if outcome.error is None:
-        result.epoch = proposal.epoch
-        result.revision = proposal.revision
-    else:
-        result.error.CopyFrom(error_to_wire(outcome.error))
+        return register_response(record.instance_id, proposal.epoch, proposal.revision)
+    result = native_pb2.RegisterResult(
+        instance_id=record.instance_id, error=error_to_wire(outcome.error)
+    )
+    return encode(native_pb2.RegisterResponse(results=[result]))
 
 
 class DeregisterReply(_Reply):

@@ -44,3 +44,21 @@ class RawDelta(_message.Message):
     upserted: _containers.RepeatedScalarFieldContainer[bytes]
     removed: _containers.RepeatedScalarFieldContainer[str]
     def __init__(self, service: _Optional[_Union[_model_pb2.ServiceKey, _Mapping]] = ..., epoch: _Optional[int] = ..., since: _Optional[int] = ..., revision: _Optional[int] = ..., upserted: _Optional[_Iterable[bytes]] = ..., removed: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class RawRecord(_message.Message):
+    __slots__ = ("time_ms", "registered")
+    TIME_MS_FIELD_NUMBER: _ClassVar[int]
+    REGISTERED_FIELD_NUMBER: _ClassVar[int]
+    time_ms: int
+    registered: RawInstanceRegistered
+    def __init__(self, time_ms: _Optional[int] = ..., registered: _Optional[_Union[RawInstanceRegistered, _Mapping]] = ...) -> None: ...
+
+class RawInstanceRegistered(_message.Message):
+    __slots__ = ("service", "instance", "session_id")
+    SERVICE_FIELD_NUMBER: _ClassVar[int]
+    INSTANCE_FIELD_NUMBER: _ClassVar[int]
+    SESSION_ID_FIELD_NUMBER: _ClassVar[int]
+    service: _model_pb2.ServiceKey
+    instance: bytes
+    session_id: bytes
+    def __init__(self, service: _Optional[_Union[_model_pb2.ServiceKey, _Mapping]] = ..., instance: _Optional[bytes] = ..., session_id: _Optional[bytes] = ...) -> None: ...

@@ -1,0 +1,85 @@
+"""What log entries say, decoded.
+
+Pure. Most entries are registrations, so these have a plain class of their own, made from the
+request by the primary and from the log by everyone else; all others are protobuf messages.
+"""
+
+from __future__ import annotations
+
+from ssgovern.model import ServiceKey, SessionId, valid_key
+from ssgovern.wire.codec import encode
+from ssgovern.wire.handmade import registered_record
+from ssgovern.wire.pb import log_pb2, model_pb2, raw_pb2
+
+
+class Registered:
+    """An instance asked to be registered. `instance` is encoded, as the client sent it."""
+
+    __slots__ = (
+        "in_traffic",
+        "instance",
+        "instance_id",
+        "key",
+        "persistent",
+        "session_id",
+        "time_ms",
+    )
+
+    def __init__(
+        self,
+        key: ServiceKey,
+        instance_id: str,
+        instance: bytes,
+        session_id: SessionId,
+        time_ms: int,
+        *,
+        persistent: bool,
+        in_traffic: bool,
+    ) -> None:
+        self.key = key
+        self.instance_id = instance_id
+        self.instance = instance
+        self.session_id = session_id
+        self.time_ms = time_ms
+        self.persistent = persistent
+        self.in_traffic = in_traffic
+        """Up and with a weight: callers may send traffic, as far as the instance says."""
+
+    def __repr__(self) -> str:
+        return f"<Registered {self.key} {self.instance_id}>"
+
+
+Record = Registered | log_pb2.Record
+
+
+def encode_record(record: Record) -> bytes:
+    """Return the body of the log entry that says this."""
+    if isinstance(record, Registered):
+        return registered_record(record.time_ms, record.key, record.instance, record.session_id)
+    return encode(record)
+
+
+def decode_record(body: bytes) -> Record:
+    """Return what the body of a log entry says. Raises DecodeError on bytes that say nothing."""
+    raw = raw_pb2.RawRecord.FromString(body)
+    return _registered_of(raw) if raw.HasField("registered") else log_pb2.Record.FromString(body)
+
+
+def registered_of(record: log_pb2.Record) -> Registered:
+    """Return the plain form of a record that is a registration."""
+    return _registered_of(raw_pb2.RawRecord.FromString(encode(record)))
+
+
+def _registered_of(raw: raw_pb2.RawRecord) -> Registered:
+    key = raw.registered.service
+    instance = raw.registered.instance
+    message = model_pb2.Instance.FromString(instance)
+    return Registered(
+        valid_key(key.namespace, key.group, key.service),
+        message.id,
+        instance,
+        SessionId(raw.registered.session_id),
+        raw.time_ms,
+        persistent=message.persistent,
+        in_traffic=message.status == model_pb2.STATUS_UP and message.weight > 0.0,
+    )
