@@ -79,7 +79,10 @@ class RegistryService:
         if len(records) > 1:
             checks.distinct(records)
         proposer = self._proposer
-        proposer.check_room(len(records), sum(len(record.instance) for record in records))
+        size_bytes = 0
+        for record in records:
+            size_bytes += len(record.instance)
+        proposer.check_room(len(records), size_bytes)
         proposals = []
         for record in records:
             shard = shard_of(*record.key)

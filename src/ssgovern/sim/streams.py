@@ -12,6 +12,7 @@ from typing import Final, NamedTuple, TypeAlias
 
 Bytes: TypeAlias = bytes | bytearray | memoryview
 
+# Looked up where they are used: some worlds have smaller ones.
 SEND_BUFFER_BYTES: Final = 256 * 1024
 RECEIVE_BUFFER_BYTES: Final = 256 * 1024
 SEGMENT_BYTES_MAX: Final = 64 * 1024

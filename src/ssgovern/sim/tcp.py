@@ -21,7 +21,8 @@ import math
 import zlib
 from typing import TYPE_CHECKING, Final
 
-from ssgovern.sim.streams import RECEIVE_BUFFER_BYTES, Bytes, ReceiveStream, Segment, SendStream
+from ssgovern.sim import streams
+from ssgovern.sim.streams import Bytes, ReceiveStream, Segment, SendStream
 from ssgovern.sim.system import Address, Owner, os_error
 from ssgovern.sim.trace import Kind
 
@@ -378,7 +379,7 @@ class Endpoint:
             self._world.at(arrival, self._on_ack_at_remote, receive.next, receive.limit)
 
     def _window_grew(self) -> bool:
-        return self._receive.limit - self._limit_told >= RECEIVE_BUFFER_BYTES // 2
+        return self._receive.limit - self._limit_told >= streams.RECEIVE_BUFFER_BYTES // 2
 
     def _on_reset(self) -> None:
         if self._gone:

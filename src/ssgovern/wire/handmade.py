@@ -11,8 +11,6 @@ from functools import lru_cache
 from ssgovern.model import ServiceKey
 from ssgovern.wire.pb import model_pb2
 
-_ONE_BYTE = tuple(bytes((number,)) for number in range(128))
-
 # Field number << 3 | wire type (0 varint, 2 length and bytes).
 _RECORD_TIME_MS = b"\x08"
 _RECORD_REGISTERED = b"\x12"
@@ -32,18 +30,17 @@ _RESULT_REVISION = b"\x18"
 
 def varint(number: int) -> bytes:
     """Return an unsigned number as protobuf writes it."""
-    if number < 1 << 7:
-        return _ONE_BYTE[number]
-    if number < 1 << 14:
-        return bytes((number & 127 | 128, number >> 7))
-    if number < 1 << 21:
-        return bytes((number & 127 | 128, number >> 7 & 127 | 128, number >> 14))
     digits = bytearray()
     while number > 127:
         digits.append(number & 127 | 128)
         number >>= 7
     digits.append(number)
     return bytes(digits)
+
+
+_SHORT = tuple(map(varint, range(1 << 14)))
+"""Every number of one or two bytes: nearly all lengths, looked up without a call."""
+_SHORT_END = len(_SHORT)
 
 
 @lru_cache(maxsize=64)
@@ -62,13 +59,16 @@ def _service_field(key: ServiceKey) -> bytes:
 def registered_record(time_ms: int, key: ServiceKey, instance: bytes, session_id: bytes) -> bytes:
     """Return a `Record` with an `InstanceRegistered`; `instance` is an encoded Instance."""
     service = _service_field(key)
-    instance_length = varint(len(instance))
-    session_length = varint(len(session_id))
+    instance_bytes = len(instance)
+    instance_length = (
+        _SHORT[instance_bytes] if instance_bytes < _SHORT_END else varint(instance_bytes)
+    )
+    session_length = _SHORT[len(session_id)]
     length = (
         len(service)
         + 2
         + len(instance_length)
-        + len(instance)
+        + instance_bytes
         + len(session_length)
         + len(session_id)
     )
@@ -77,7 +77,7 @@ def registered_record(time_ms: int, key: ServiceKey, instance: bytes, session_id
             _RECORD_TIME_MS,
             _time_ms(time_ms),
             _RECORD_REGISTERED,
-            varint(length),
+            _SHORT[length] if length < _SHORT_END else varint(length),
             service,
             _REGISTERED_INSTANCE,
             instance_length,
@@ -100,7 +100,7 @@ def registered_instance(
         (
             instance,
             _INSTANCE_SET_BY_NODE[out_of_service],
-            varint(revision),
+            _SHORT[revision] if revision < _SHORT_END else varint(revision),
             _INSTANCE_REGISTERED_AT_MS,
             _time_ms(registered_at_ms),
         )
@@ -113,12 +113,12 @@ def register_response(instance_id: str, epoch: int, revision: int) -> bytes:
     result = b"".join(
         (
             _RESULT_INSTANCE_ID,
-            varint(len(name)),
+            _SHORT[len(name)],
             name,
             _RESULT_EPOCH,
-            varint(epoch),
+            _SHORT[epoch] if epoch < _SHORT_END else varint(epoch),
             _RESULT_REVISION,
-            varint(revision),
+            _SHORT[revision] if revision < _SHORT_END else varint(revision),
         )
     )
-    return _RESPONSE_RESULTS + varint(len(result)) + result
+    return _RESPONSE_RESULTS + _SHORT[len(result)] + result
