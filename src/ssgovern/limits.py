@@ -35,6 +35,7 @@ LIST_SCAN_MAX = 20_000
 # --- a service, a session, a shard --------------------------------------------------------
 INSTANCES_PER_SERVICE_MAX = 100_000
 INSTANCES_PER_SESSION_MAX = 100_000
+"""In one shard, which is where it is decided."""
 ADMIN_STATES_PER_SERVICE_MAX = 10_000
 """Instances an operator took out of service, remembered even while they are not registered."""
 SUBSCRIPTIONS_PER_SESSION_MAX = 10_000

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import NamedTuple
 
-from ssgovern.errors import CorruptionError
+from ssgovern.errors import ConfigError, CorruptionError
 from ssgovern.model import SHARDS, LogPosition, ShardId
 from ssgovern.registry.snapshot import restore
 from ssgovern.registry.state import ShardState
@@ -15,7 +15,18 @@ from ssgovern.storage.format import ENTRY, WalRecord
 from ssgovern.storage.recovery import RecoveryProgress
 from ssgovern.storage.snapshot import load_snapshots
 from ssgovern.storage.wal import Wal
-from ssgovern.wire.records import decode_record
+from ssgovern.wire.pb import log_pb2
+from ssgovern.wire.records import Record, decode_record
+
+
+def _decode(record: WalRecord) -> Record:
+    decoded = decode_record(record.body)
+    if isinstance(decoded, log_pb2.Record) and decoded.WhichOneof("change") is None:
+        raise ConfigError(
+            f"entry {record.epoch}/{record.revision} of shard {record.shard} is of a kind this "
+            "version does not know: the data directory was written by a newer version"
+        )
+    return decoded
 
 
 class Recovered(NamedTuple):
@@ -69,7 +80,7 @@ async def recover(
                     offset=record.lsn,
                     shard=record.shard,
                 )
-            state.apply(record.epoch, record.revision, decode_record(record.body))
+            state.apply(record.epoch, record.revision, _decode(record))
             replayed += 1
 
     async def on_chunk(progress: RecoveryProgress) -> None:

@@ -46,6 +46,8 @@ class SnapshotDriver:
         self._sizes: dict[int, int] = {}
         self._log = log_driver
         self._wal_bytes = wal_bytes
+        self._left_bytes = 0
+        """Log that the last snapshots could not make superfluous: its newest segment."""
         self._turn = asyncio.Lock()
 
     async def run(self) -> None:
@@ -53,7 +55,8 @@ class SnapshotDriver:
         while True:
             await asyncio.sleep(_LOOK_EVERY_S)
             size_bytes, _ = self._log.wal_size
-            if size_bytes < max(self._wal_bytes, sum(self._sizes.values())):
+            grown_bytes = size_bytes - self._left_bytes
+            if grown_bytes < max(self._wal_bytes, sum(self._sizes.values())):
                 continue
             try:
                 await self.snapshot_all()
@@ -82,5 +85,6 @@ class SnapshotDriver:
                 taken += 1
                 await asyncio.sleep(0)
             freed_bytes = await self._log.release(self._snapshotted)
+            self._left_bytes, _ = self._log.wal_size
             log.info("%d snapshots taken, %d bytes of log removed", taken, freed_bytes)
             return taken

@@ -25,7 +25,7 @@ from ssgovern.errors import (
     RevisionConflictError,
     SsGovernError,
 )
-from ssgovern.model import DONE, LogPosition, Outcome, ServiceKey, SessionId, ShardId, valid_key
+from ssgovern.model import DONE, LogPosition, Outcome, ServiceKey, SessionId, ShardId
 from ssgovern.registry.patch import patch_instance
 from ssgovern.wire.codec import encode
 from ssgovern.wire.handmade import registered_instance
@@ -267,7 +267,7 @@ class ShardState:
     # --- changing one instance -------------------------------------------------------------
 
     def _find(self, key: model_pb2.ServiceKey, instance_id: str) -> Entry | None:
-        service = self.services.get(valid_key(key.namespace, key.group, key.service))
+        service = self.services.get(ServiceKey(key.namespace, key.group, key.service))
         return None if service is None else service.instances.get(instance_id)
 
     def _put(self, entry: Entry, revision: int, old: Entry | None) -> None:

@@ -70,7 +70,12 @@ class SubscriptionTable(Generic[S]):
         prefixes = self._patterns.get((key.namespace, key.group))
         if prefixes is None:
             return []
-        return [audience for prefix, audience in prefixes.items() if key.service.startswith(prefix)]
+        name = key.service
+        if len(prefixes) <= len(name):
+            return [audience for prefix, audience in prefixes.items() if name.startswith(prefix)]
+        # Many patterns: a name has fewer beginnings than there are patterns to try.
+        beginnings = (name[:end] for end in range(len(name) + 1))
+        return [prefixes[prefix] for prefix in beginnings if prefix in prefixes]
 
     def validate(self) -> None:
         """Assert every invariant. For tests and the simulator."""

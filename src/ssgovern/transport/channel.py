@@ -252,6 +252,7 @@ class Channel(FrameConnection):
 
     def on_protocol_error(self, error: RemoteProtocolError) -> None:
         self._cause = error
+        self.abort()
 
     def pause_writing(self) -> None:
         super().pause_writing()

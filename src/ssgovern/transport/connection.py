@@ -39,7 +39,8 @@ class FrameConnection(asyncio.Protocol):
         raise NotImplementedError
 
     def on_protocol_error(self, error: RemoteProtocolError) -> None:
-        """The peer sent garbage. The connection is closed after this call."""
+        """The peer sent garbage: nothing more can be read. Must close the connection."""
+        self.abort()
 
     def on_congested(self) -> None:
         """More than the soft limit waits to be sent."""
@@ -110,7 +111,6 @@ class FrameConnection(asyncio.Protocol):
                 self.on_frame(frame)
         except RemoteProtocolError as error:
             self.on_protocol_error(error)
-            self.abort()
 
     def pause_writing(self) -> None:
         self._write_paused = True

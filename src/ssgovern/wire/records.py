@@ -6,7 +6,7 @@ request by the primary and from the log by everyone else; all others are protobu
 
 from __future__ import annotations
 
-from ssgovern.model import ServiceKey, SessionId, valid_key
+from ssgovern.model import ServiceKey, SessionId
 from ssgovern.wire.codec import encode
 from ssgovern.wire.handmade import registered_record
 from ssgovern.wire.pb import log_pb2, model_pb2, raw_pb2
@@ -75,7 +75,7 @@ def _registered_of(raw: raw_pb2.RawRecord) -> Registered:
     instance = raw.registered.instance
     message = model_pb2.Instance.FromString(instance)
     return Registered(
-        valid_key(key.namespace, key.group, key.service),
+        ServiceKey(key.namespace, key.group, key.service),
         message.id,
         instance,
         SessionId(raw.registered.session_id),

@@ -67,3 +67,16 @@ def test_the_directory_by_pattern() -> None:
     found = list(directory.matching(Pattern("n", "g", "a")))
     assert found == [ServiceKey("n", "g", "a"), ServiceKey("n", "g", "ab")]
     assert len(list(directory.matching(Pattern("n", "g", "")))) == 3
+
+
+def test_many_patterns_find_the_same_audience_as_few() -> None:
+    """With more patterns than a name has letters they are looked up, with the same result."""
+    table: SubscriptionTable[str] = SubscriptionTable()
+    key = ServiceKey("n", "g", "pay")
+    for prefix in ("", "p", "pay", "pays", "x"):
+        table.add(prefix or "all", Pattern("n", "g", prefix))
+    few = table.audience(key)
+    for number in range(50):
+        table.add("stranger", Pattern("n", "g", f"other-{number}"))
+    assert sorted(table.audience(key)) == sorted(few) == ["all", "p", "pay"]
+    table.validate()

@@ -1,4 +1,4 @@
-"""Recovery refuses a log in which entries are missing."""
+"""Recovery refuses a log it cannot understand."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from ssgovern.errors import CorruptionError
+from ssgovern.errors import ConfigError, CorruptionError
 from ssgovern.node.recovery import recover
 from ssgovern.sim.disk import DiskImage, SimDisk
 from ssgovern.storage.format import LogEntry
@@ -37,5 +37,21 @@ def test_a_gap_between_entries_is_damage() -> None:
                 wal_disk, SimDisk(DiskImage(), at_once), IDENTITY, 1 << 20, lambda progress: None
             )
         assert caught.value.shard == 7
+
+    asyncio.run(program())
+
+
+def test_an_entry_of_a_newer_version_is_refused() -> None:
+    """A record of an unknown kind is told as what it is, not skipped and not a crash."""
+
+    async def program() -> None:
+        wal_disk = SimDisk(DiskImage(), at_once)
+        wal = await Wal.recover(wal_disk, identity=IDENTITY, on_record=lambda record: None)
+        unknown = b"\xfa\x01\x00"  # field 31, empty
+        await wal.append([LogEntry(7, 1, 1, unknown)])
+        with pytest.raises(ConfigError, match="a newer version"):
+            await recover(
+                wal_disk, SimDisk(DiskImage(), at_once), IDENTITY, 1 << 20, lambda progress: None
+            )
 
     asyncio.run(program())
