@@ -1,0 +1,1 @@
+"""Raft among the candidates, for the metadata of the cluster. Pure."""
