@@ -1,0 +1,294 @@
+"""One seed: a node, its clients, what goes wrong, and the verdict.
+
+First the world is unkind and only safety is demanded; then everything is healed and, within a
+bound, progress and convergence; at last the node is stopped and started in good order.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import sys
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from ssgovern.errors import DiskFullError, StorageFailedError
+from ssgovern.model import ServiceKey
+from ssgovern.sim.checkers import Checker
+from ssgovern.sim.mutants import HONEST, Mutant
+from ssgovern.sim.nemesis import Nemesis, start
+from ssgovern.sim.process import Process
+from ssgovern.sim.raw_clients import RAW_CLIENTS, RawClient, RawWatcher
+from ssgovern.sim.runtime import SimRuntime
+from ssgovern.sim.scenario import ClientPlan, Scenario, draw, with_knobs
+from ssgovern.sim.workload import Life, Stage, told_of
+from ssgovern.sim.world import World
+
+_Main = Callable[[SimRuntime], Coroutine[object, object, None]]
+
+_LOOK_EVERY_S = 0.25
+_QUIET_S = 7.0
+_STOP_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What became of a seed."""
+
+    seed: int
+    digest: str
+    violations: tuple[str, ...]
+    scenario: str
+    virtual_s: float
+    events: int
+    committed: int
+    acknowledged: int
+    expired: int
+    lives: int
+    faults: dict[str, int]
+
+    @property
+    def is_clean(self) -> bool:
+        return not self.violations
+
+
+def simulate(
+    seed: int, *, mutant: Mutant = HONEST, minutes: float | None = None, trace: bool = False
+) -> Result:
+    """Run one seed to its end, or to its first violation."""
+    scenario = draw(seed, minutes=minutes)
+    with World(seed, trace=trace) as world, with_knobs(scenario.knobs):
+        run = Run(world, scenario, mutant)
+        with _logs_judged(world, run.checker, shown=trace):
+            run.play()
+        return run.result()
+
+
+class Run:
+    """All that takes part in one seed."""
+
+    def __init__(self, world: World, scenario: Scenario, mutant: Mutant) -> None:
+        self._world = world
+        self._scenario = scenario
+        self._mutant = mutant
+        self._raw: dict[str, RawClient] = {}
+        world.network.defaults.latency = scenario.latency_s
+        world.network.defaults.jitter = scenario.latency_s
+        world.network.defaults.loss = scenario.loss
+        world.network.split_probability = scenario.split
+        self._node = world.process("node", self._node_main, clock_rate=scenario.node_clock_rate)
+        self._node.machine.disk_timing = scenario.disk_timing()
+        self.checker = Checker(world, scenario, self._node)
+        self._stage = Stage(self.checker, scenario.services, mutant.change_client)
+        self._clients = [
+            world.process(plan.name, self._client_main(plan), clock_rate=plan.clock_rate)
+            for plan in scenario.clients
+        ]
+        self._nemesis = Nemesis(world, scenario, self.checker, self._node, self._clients)
+
+    # --- processes -------------------------------------------------------------------------
+
+    async def _node_main(self, runtime: SimRuntime) -> None:
+        node = self._mutant.node(self._scenario.server, runtime, self.checker)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, node.stop)
+        try:
+            await node.run()
+        except* (StorageFailedError, DiskFullError) as failures:
+            self._world.note("the node stopped: its disk failed")
+            if not self.checker.disk_failed:
+                self.checker.fail(f"B1: the node stopped without a reason: {failures!r}")
+        self._nemesis.node_died()
+
+    def _client_main(self, plan: ClientPlan) -> _Main:
+        async def run_sdk(runtime: SimRuntime) -> None:
+            await Life(plan, self._stage, runtime).run()
+
+        async def run_raw(runtime: SimRuntime) -> None:
+            client = self._raw[plan.name] = RAW_CLIENTS[plan.kind](plan, self._stage, runtime)
+            await client.run()
+
+        return run_raw if plan.kind in RAW_CLIENTS else run_sdk
+
+    # --- the play --------------------------------------------------------------------------
+
+    def play(self) -> None:
+        world, scenario = self._world, self._scenario
+        self.checker.on_started()
+        self._node.start()
+        for client in self._clients:
+            world.after(world.app_rng.uniform(0.0, 1.0), start, client)
+        self._nemesis.start()
+        self._look()
+        if not self._run(scenario.chaos_s):
+            return
+        self._nemesis.heal()
+        self._stage.is_calm = True
+        session, protection = scenario.server.session, scenario.server.protection
+        settle_s = 14.0 + (2 * session.ttl_ms + protection.hold_ms) / 1000.0
+        if not self._run(settle_s):
+            return
+        self._stage.is_writing = False
+        if not self._run(_QUIET_S):
+            return
+        self._check_converged()
+        if not self.checker.violations:
+            self._stop_and_start()
+
+    def _run(self, seconds: float) -> bool:
+        """Go on for a while; False if it ended in a violation."""
+        if not self.checker.violations:
+            self._world.run(self._world.now + seconds)
+        return not self.checker.violations
+
+    def _look(self) -> None:
+        self.checker.look()
+        self._world.after(_LOOK_EVERY_S, self._look)
+
+    def _stop_and_start(self) -> None:
+        """A stop in good order loses nothing and takes its time, but not for ever."""
+        self._node.terminate()
+        lives = self._node.incarnation
+        if not self._world.run_until(
+            lambda: self._node.incarnation > lives, self._world.now + _STOP_S
+        ):
+            if not self.checker.violations:
+                self.checker.fail(f"L1: told to stop, the node still runs after {_STOP_S:.0f} s")
+            return
+        self._run(5.0)
+        self.checker.expect(self.checker.node is not None, "L1: the node did not come back")
+        self.checker.look_closely()
+
+    # --- the end ---------------------------------------------------------------------------
+
+    def _check_converged(self) -> None:
+        checker = self.checker
+        if checker.node is None:
+            checker.fail("L1: healed, and the node does not serve")
+            return
+        checker.look_closely()
+        living = [client for client in self._clients if client.alive]
+        for client in living:
+            life = self._stage.lives.get(client.name)
+            if client.name in self._raw:
+                self._check_raw(self._raw[client.name])
+            elif life is None or life.incarnation != client.incarnation:
+                checker.fail(f"L1: {client.name} did not get to its program")
+            else:
+                self._check_life(life)
+        self._check_owners(living)
+
+    def _check_life(self, life: Life) -> None:
+        checker, name = self.checker, life.plan.name
+        checker.expect(
+            life.successes_in_calm > 0, f"L1: {name}: nothing succeeded after all was healed"
+        )
+        if not checker.ledger.losses and not life.plan.reuses_ids:
+            self._check_expected(life)
+        for subscription, follower in life.subscriptions:
+            checker.expect(subscription.is_current, f"W2: {name}: {subscription!r} is not current")
+            for key, (_, instances) in told_of(subscription).items():
+                self._check_now(name, key, {each.id: each for each in instances})
+            for key, listed in follower.told().items():
+                self._check_now(f"{name}'s reader", key, dict(listed))
+
+    def _check_expected(self, life: Life) -> None:
+        """D1: what was acknowledged to a client that lives is there."""
+        for (key, instance_id), wanted in life.expected.items():
+            if wanted is None or (key, instance_id) in self._stage.touched:
+                continue
+            owned = self.checker.ledger.shard(key).service(key).now.get(instance_id)
+            if (
+                owned is None
+                or owned.session_id != life.session_id
+                or owned.instance.weight != wanted.weight
+                or dict(owned.instance.metadata) != wanted.metadata
+                or owned.instance.ephemeral != wanted.ephemeral
+                or not owned.instance.healthy
+            ):
+                self.checker.fail(
+                    f"D1: {life.plan.name} was acknowledged {key} {instance_id} as {wanted!r}; "
+                    f"there is {owned!r}"
+                )
+
+    def _check_raw(self, client: RawClient) -> None:
+        if isinstance(client, RawWatcher):
+            for key, listed in client.lists.items():
+                self._check_now(client.plan.name, key, dict(listed))
+
+    def _check_now(self, who: str, key: ServiceKey, listed: dict[str, object]) -> None:
+        """W2: everybody's list is what the log says now."""
+        now = {
+            name: owned.instance
+            for name, owned in self.checker.ledger.shard(key).service(key).now.items()
+        }
+        if listed != now:
+            self.checker.fail(f"W2: {who} has {key} as {listed}, it is {now}")
+
+    def _check_owners(self, living: list[Process]) -> None:
+        """S2: whose session is gone has no ephemeral instance."""
+        sessions: dict[bytes, str] = {}
+        for client in living:
+            if client.name in self._raw:
+                sessions[self._raw[client.name].session_id] = client.name
+            elif client.name in self._stage.lives:
+                sessions[self._stage.lives[client.name].session_id] = client.name
+        for key, history in self.checker.ledger.services():
+            for name, owned in history.now.items():
+                if owned.session_id and owned.session_id not in sessions:
+                    self.checker.fail(
+                        f"S2: {key} {name} belongs to session {owned.session_id.hex()[:8]}, "
+                        "whose client died long ago"
+                    )
+
+    def result(self) -> Result:
+        checker, world = self.checker, self._world
+        return Result(
+            seed=self._scenario.seed,
+            digest=world.digest(),
+            violations=tuple(checker.violations),
+            scenario=str(self._scenario),
+            virtual_s=world.now,
+            events=world.events,
+            committed=sum(shard.revision for shard in checker.ledger.shards),
+            acknowledged=checker.acknowledged,
+            expired=checker.judge.expired,
+            lives=checker.lives,
+            faults=dict(self._nemesis.counts),
+        )
+
+
+class _Judge(logging.Handler):
+    """What production code logs as its own fault is a violation."""
+
+    def __init__(self, world: World, checker: Checker, *, shown: bool) -> None:
+        super().__init__()
+        self._world = world
+        self._checker = checker
+        self._shown = shown
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if self._shown:
+            when = self._world.now
+            print(f"{when:12.6f} {record.name}: {record.getMessage()}", file=sys.stderr)
+        at_fault = record.levelno >= logging.CRITICAL or (
+            record.levelno >= logging.ERROR and record.name == "ssgovern.client"
+        )
+        if at_fault:
+            cause = "" if record.exc_info is None else f": {record.exc_info[1]!r}"
+            self._checker.fail(f"B1: logged: {record.getMessage()}{cause}")
+
+
+@contextmanager
+def _logs_judged(world: World, checker: Checker, *, shown: bool) -> Iterator[None]:
+    logger = logging.getLogger("ssgovern")
+    before = logger.handlers, logger.level, logger.propagate
+    logger.handlers = [_Judge(world, checker, shown=shown)]
+    logger.setLevel(logging.INFO if shown else logging.WARNING)
+    logger.propagate = False
+    try:
+        yield
+    finally:
+        logger.handlers, logger.level, logger.propagate = before
+        logger.setLevel(before[1])
