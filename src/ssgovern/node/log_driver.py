@@ -104,8 +104,9 @@ class LogDriver:
         """Write batches until `drain`. Raises StorageFailedError."""
         while True:
             await self._wait()
-            while self._queue:
+            if self._queue:
                 await self._write(self._next_batch())
+            # After each batch: under load the queue is never found empty.
             await self._maybe_sync()
             if self._closing and not self._queue:
                 self._drained.set()

@@ -325,6 +325,20 @@ def test_an_interval_commits_at_once_and_syncs_later() -> None:
     simulated(body)
 
 
+def test_an_interval_is_kept_under_load() -> None:
+    """A queue that is never empty does not keep the log from being synced."""
+
+    async def body() -> None:
+        async with running(interval_s=0.5) as rig:
+            rig.wal.takes_s = 0.01
+            for number in range(600):
+                rig.propose(str(number))
+                await asyncio.sleep(0.005)
+            assert rig.wal.syncs >= 4
+
+    simulated(body)
+
+
 def test_who_asks_for_a_sync_waits_for_the_one_under_way() -> None:
     """A second caller of `sync` returns when what was written before is durable, not earlier."""
 
