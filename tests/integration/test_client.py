@@ -5,14 +5,12 @@ from __future__ import annotations
 import asyncio
 import shutil
 import signal
-import socket
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 
 import pytest
+from processes import NodeProcess
 
 import ssgovern
 from ssgovern import Change, Instance, Registration
@@ -21,37 +19,9 @@ from ssgovern.errors import NotFoundError, NotOwnerError, RevisionConflictError
 TIMEOUT_S = 30.0
 
 
-class Node:
-    """A server process on a port that stays the same over its lives."""
-
-    def __init__(self, data_dir: Path) -> None:
-        self.data_dir = data_dir
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = int(probe.getsockname()[1])
-        self.address = f"127.0.0.1:{self.port}"
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        self._process = subprocess.Popen(
-            [
-                *(sys.executable, "-m", "ssgovern.cli.main", "server"),
-                *("-d", str(self.data_dir), "-p", str(self.port)),
-            ],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-
-    def kill(self, number: signal.Signals = signal.SIGKILL) -> None:
-        if self._process is not None:
-            self._process.send_signal(number)
-            self._process.wait(TIMEOUT_S)
-            self._process = None
-
-
 @pytest.fixture
-def node(tmp_path: Path) -> Iterator[Node]:
-    one = Node(tmp_path / "node")
+def node(tmp_path: Path) -> Iterator[NodeProcess]:
+    one = NodeProcess(tmp_path / "node")
     one.start()
     yield one
     one.kill()
@@ -67,7 +37,7 @@ def play(program: Callable[[], Coroutine[object, object, None]]) -> None:
     asyncio.run(main(), debug=False)
 
 
-def connect(node: Node, **options: object) -> ssgovern.Registry:
+def connect(node: NodeProcess, **options: object) -> ssgovern.Registry:
     return ssgovern.connect(
         node.address,
         namespace="test",
@@ -90,7 +60,7 @@ def ids(instances: tuple[Instance, ...]) -> list[str]:
     return [each.id for each in instances]
 
 
-def test_register_discover_and_be_told(node: Node) -> None:
+def test_register_discover_and_be_told(node: NodeProcess) -> None:
     """What one client registers, updates and removes, another sees as it happens."""
 
     async def program() -> None:
@@ -119,7 +89,7 @@ def test_register_discover_and_be_told(node: Node) -> None:
     play(program)
 
 
-def test_a_killed_node_comes_back_unnoticed(node: Node) -> None:
+def test_a_killed_node_comes_back_unnoticed(node: NodeProcess) -> None:
     """After `kill -9` the session resumes: same revision, no change told, lists never empty."""
 
     async def program() -> None:
@@ -146,7 +116,7 @@ def test_a_killed_node_comes_back_unnoticed(node: Node) -> None:
     play(program)
 
 
-def test_a_node_that_lost_its_data_is_told_everything_again(node: Node) -> None:
+def test_a_node_that_lost_its_data_is_told_everything_again(node: NodeProcess) -> None:
     """Registered again in batches; a follower sees its instances change, never come and go."""
 
     async def program() -> None:
@@ -167,7 +137,7 @@ def test_a_node_that_lost_its_data_is_told_everything_again(node: Node) -> None:
     play(program)
 
 
-def test_a_stopped_node_is_waited_for(node: Node) -> None:
+def test_a_stopped_node_is_waited_for(node: NodeProcess) -> None:
     """SIGTERM and a new start in the middle of a load lose none of its registrations."""
 
     async def program() -> None:
@@ -190,7 +160,7 @@ def test_a_stopped_node_is_waited_for(node: Node) -> None:
     play(program)
 
 
-def test_thousands_at_once_are_within_the_limits(node: Node) -> None:
+def test_thousands_at_once_are_within_the_limits(node: NodeProcess) -> None:
     """More requests than may be in flight wait for their turn, and none is refused."""
 
     async def program() -> None:
@@ -206,7 +176,7 @@ def test_thousands_at_once_are_within_the_limits(node: Node) -> None:
     play(program)
 
 
-def test_a_large_prefix_is_entered_whole(node: Node) -> None:
+def test_a_large_prefix_is_entered_whole(node: NodeProcess) -> None:
     """All services of a prefix are there at entry, and again after the node was away."""
 
     async def program() -> None:
@@ -227,7 +197,7 @@ def test_a_large_prefix_is_entered_whole(node: Node) -> None:
     play(program)
 
 
-def test_lists_on_disk_serve_a_client_that_starts_alone(node: Node, tmp_path: Path) -> None:
+def test_lists_on_disk_serve_a_client_that_starts_alone(node: NodeProcess, tmp_path: Path) -> None:
     """With no node to be reached, the last list is there, stale, and becomes current later."""
 
     async def program() -> None:
@@ -251,7 +221,7 @@ def test_lists_on_disk_serve_a_client_that_starts_alone(node: Node, tmp_path: Pa
     play(program)
 
 
-def test_the_blocking_twin_lives_through_a_restart(node: Node) -> None:
+def test_the_blocking_twin_lives_through_a_restart(node: NodeProcess) -> None:
     """The façade does the same from ordinary threads, and ends its own."""
     before = threading.active_count()
     with ssgovern.blocking.connect(node.address, timeout=TIMEOUT_S) as registry:
