@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from ssgovern.client.subscription import PrefixSubscription, Subscription
 from ssgovern.client.values import Change
 from ssgovern.model import Instance, LogPosition, ServiceKey
 from ssgovern.sim.checkers import Checker
@@ -113,3 +114,14 @@ def check_listing(
             checker.fail(f"R2: {who}: {key} is missing in the list of services")
         if key in told and not any(states):
             checker.fail(f"R2: {who}: {key} is listed and had no instance")
+
+
+def told_of(
+    subscription: Subscription | PrefixSubscription,
+) -> dict[ServiceKey, tuple[LogPosition, tuple[Instance, ...]]]:
+    """Return what a subscription shows now, by service, with the position it stands for."""
+    watch = subscription._watch
+    assert watch is not None, "asked after it was opened"
+    return {
+        key: (view.position, view.instances) for key, view in watch.views.items() if view.loaded
+    }

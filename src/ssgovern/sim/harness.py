@@ -17,13 +17,14 @@ from dataclasses import dataclass
 from ssgovern.errors import DiskFullError, StorageFailedError
 from ssgovern.model import ServiceKey
 from ssgovern.sim.checkers import Checker
+from ssgovern.sim.followers import told_of
 from ssgovern.sim.mutants import HONEST, Mutant
 from ssgovern.sim.nemesis import Nemesis, start
 from ssgovern.sim.process import Process
 from ssgovern.sim.raw_clients import RAW_CLIENTS, RawClient, RawWatcher
 from ssgovern.sim.runtime import SimRuntime
 from ssgovern.sim.scenario import ClientPlan, Scenario, draw, with_knobs
-from ssgovern.sim.workload import Life, Stage, told_of
+from ssgovern.sim.workload import Life, Stage
 from ssgovern.sim.world import World
 
 _Main = Callable[[SimRuntime], Coroutine[object, object, None]]
@@ -99,6 +100,9 @@ class Run:
             self._world.note("the node stopped: its disk failed")
             if not self.checker.disk_failed:
                 self.checker.fail(f"B1: the node stopped without a reason: {failures!r}")
+        else:
+            left = sorted(task.get_name() for task in asyncio.all_tasks() if not task.done())
+            self.checker.expect(left == ["node-main"], f"B1: the node left tasks behind: {left}")
         self._nemesis.node_died()
 
     def _client_main(self, plan: ClientPlan) -> _Main:

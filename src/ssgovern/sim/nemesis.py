@@ -245,6 +245,12 @@ class Nemesis:
         client.kill(power=self._rng.random() < 0.5)
         self._later(0.1, self._rng.choice([1.0, 10.0]), lambda: start(client))
 
+    def _client_stop(self) -> None:
+        """A client ends in good order, and says goodbye if it can."""
+        client = self._some_client()
+        client.terminate()
+        self._later(1.5, 10.0, lambda: start(client))
+
     def _pause_client(self) -> None:
         client = self._some_client()
         client.pause()

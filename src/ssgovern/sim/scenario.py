@@ -25,6 +25,7 @@ from ssgovern.node.config import (
 from ssgovern.sim import streams
 from ssgovern.sim.disk import PowerCut
 from ssgovern.sim.machine import DiskTiming
+from ssgovern.storage.recovery import Recovery
 
 FAULTS = (
     "kill",
@@ -43,6 +44,7 @@ FAULTS = (
     "reset",
     "network",
     "client_kill",
+    "client_stop",
     "mass_kill",
     "clock_step",
     "slow_node",
@@ -208,6 +210,8 @@ def _draw_knobs(rng: random.Random, *, slow: bool) -> dict[str, int]:
         "UNCOMMITTED_ENTRIES_MAX": [6, 40],
         "LIST_PAGE_MAX": [1, 2],
         "REGISTER_BATCH_MAX": [2],
+        "chunk_bytes": [500, 4000],
+        "rewrite_bytes_max": [0, 3000],
     }
     knobs = {name: rng.choice(values) for name, values in choices.items() if rng.random() < 0.35}
     if rng.random() < 0.35:
@@ -222,11 +226,14 @@ def _draw_knobs(rng: random.Random, *, slow: bool) -> dict[str, int]:
 
 @contextmanager
 def with_knobs(knobs: Mapping[str, int]) -> Iterator[None]:
-    """Let `ssgovern.limits`, and the sockets, have other values for a while.
+    """Let `ssgovern.limits`, sockets and recovery have other values for a while.
 
     One world runs at a time in a process, and limits are looked up where they are used.
     """
-    owners = {name: streams if hasattr(streams, name) else limits for name in knobs}
+    owners = {
+        name: next(owner for owner in (limits, streams, Recovery) if hasattr(owner, name))
+        for name in knobs
+    }
     before = {name: getattr(owner, name) for name, owner in owners.items()}
     for name, value in knobs.items():
         setattr(owners[name], name, value)

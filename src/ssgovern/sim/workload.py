@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable
+import signal
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -16,9 +17,9 @@ from ssgovern.client.registration import Registration
 from ssgovern.client.registry import Registry, connect
 from ssgovern.client.subscription import PrefixSubscription, Subscription
 from ssgovern.errors import ErrorCode, SsGovernError
-from ssgovern.model import DEFAULT_GROUP, DEFAULT_NAMESPACE, Instance, LogPosition, ServiceKey
+from ssgovern.model import DEFAULT_GROUP, DEFAULT_NAMESPACE, Instance, ServiceKey
 from ssgovern.sim.checkers import Checker
-from ssgovern.sim.followers import Follower, check_list, check_listing, check_read
+from ssgovern.sim.followers import Follower, check_list, check_listing, check_read, told_of
 from ssgovern.sim.runtime import SimRuntime
 from ssgovern.sim.scenario import ClientPlan
 
@@ -108,16 +109,28 @@ class Life:
         return bytes.fromhex(self.registry.session_id)
 
     async def run(self) -> None:
+        """Use the registry until the process is told to end."""
         self.stage.lives[self.plan.name] = self
+        stopping = asyncio.Event()
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopping.set)
         async with self.registry, asyncio.TaskGroup() as group:
-            kind = self.plan.kind
-            if kind != "watcher":
-                group.create_task(self._use())
-            if kind in ("watcher", "mixed"):
-                group.create_task(self._follow_one())
-                group.create_task(self._follow_many())
-            if kind == "watcher":
-                group.create_task(self._read_for_ever())
+            tasks = [group.create_task(program) for program in self._programs()]
+            await stopping.wait()
+            for task in tasks:
+                task.cancel()
+        left = sorted(task.get_name() for task in asyncio.all_tasks() if not task.done())
+        # Besides the main coroutine that is running this.
+        self.checker.expect(len(left) == 1, f"B1: {self.plan.name} left tasks behind: {left}")
+
+    def _programs(self) -> Iterator[Coroutine[object, object, None]]:
+        kind = self.plan.kind
+        if kind != "watcher":
+            yield self._use()
+        if kind in ("watcher", "mixed"):
+            yield self._follow_one()
+            yield self._follow_many()
+        if kind == "watcher":
+            yield self._read_for_ever()
 
     # --- writing and reading ---------------------------------------------------------------
 
@@ -164,10 +177,11 @@ class Life:
     def _service(self) -> str:
         return self.rng.choice(self.stage.services)
 
-    async def _register(self) -> None:
+    def _draw_instance(self) -> tuple[ServiceKey, str, Wanted]:
+        """Draw something to register; from now on the registry may hold it."""
         self._counter += 1
-        service, rng = self._service(), self.rng
-        key = key_of(service)
+        rng = self.rng
+        key = key_of(self._service())
         life = "" if self.plan.reuses_ids else f".{self.incarnation}"
         name = f"{self.plan.name}{life}-{rng.randrange(3)}"
         wanted = Wanted(
@@ -175,12 +189,58 @@ class Life:
             metadata={"n": str(self._counter), "pad": "x" * rng.choice([0, 0, 10, 300, 2000])},
             ephemeral=rng.random() < 0.8,
         )
-        floor = self.checker.floor(key)
         self.checker.may_register(key, name, self.session_id)
         self.expected[key, name] = None
+        return key, name, wanted
+
+    async def _register_some(self) -> None:
+        drawn = [self._draw_instance() for _ in range(self.rng.randint(2, 4))]
+        # The same one twice would be refused: which of the two was meant?
+        wanted = {(key, name): wanted for key, name, wanted in drawn}
+        floors = {key: self.checker.floor(key) for key, _ in wanted}
+        outcomes = await self._attempt(
+            self.registry.register_all(
+                (
+                    key.service,
+                    Instance(
+                        id=name,
+                        host=self.plan.name,
+                        port=80,
+                        weight=each.weight,
+                        metadata=each.metadata,
+                        ephemeral=each.ephemeral,
+                    ),
+                )
+                for (key, name), each in wanted.items()
+            )
+        )
+        if isinstance(outcomes, SsGovernError):
+            return
+        for ((key, name), each), outcome in zip(wanted.items(), outcomes, strict=True):
+            if isinstance(outcome, Registration):
+                self._registered(key, name, each, outcome, floors[key])
+
+    def _registered(
+        self,
+        key: ServiceKey,
+        name: str,
+        wanted: Wanted,
+        registration: Registration,
+        floor: tuple[int, int],
+    ) -> None:
+        self.checker.is_committed(key, name, registration.revision, floor, "registered")
+        self.expected[key, name] = wanted
+        self.registrations[key, name] = registration
+
+    async def _register(self) -> None:
+        if self.rng.random() < 0.15:
+            await self._register_some()
+            return
+        key, name, wanted = self._draw_instance()
+        floor = self.checker.floor(key)
         result = await self._attempt(
             self.registry.register(
-                service,
+                key.service,
                 port=80,
                 host=self.plan.name,
                 instance_id=name,
@@ -190,9 +250,7 @@ class Life:
             )
         )
         if isinstance(result, Registration):
-            self.checker.is_committed(key, name, result.revision, floor, "registered")
-            self.expected[key, name] = wanted
-            self.registrations[key, name] = result
+            self._registered(key, name, wanted, result, floor)
 
     async def _deregister(self) -> None:
         key, name = self.rng.choice(list(self.registrations))
@@ -339,14 +397,3 @@ class Life:
                 await asyncio.sleep(slowness_s)
         subscription.close()
         self.subscriptions.remove((subscription, follower))
-
-
-def told_of(
-    subscription: Subscription | PrefixSubscription,
-) -> dict[ServiceKey, tuple[LogPosition, tuple[Instance, ...]]]:
-    """Return what a subscription shows now, by service, with the position it stands for."""
-    watch = subscription._watch
-    assert watch is not None, "asked after it was opened"
-    return {
-        key: (view.position, view.instances) for key, view in watch.views.items() if view.loaded
-    }
