@@ -331,7 +331,9 @@ class Watches:
             # The node tells services one by one and does not say when it is through; it does
             # say which there are. Those it told meanwhile are not waited for.
             listed = await self._list(channel, watch.target)
-            untold = [key for key in (*listed, *watch.views) if not self._is_told(key)]
+            # What was never told and is not listed has no instance, and will not be told either.
+            known = [key for key, view in watch.views.items() if view.loaded]
+            untold = [key for key in (*listed, *known) if not self._is_told(key)]
             watch.awaited = dict.fromkeys(untold)
             if not untold:
                 watch.became_current()
