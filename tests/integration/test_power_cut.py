@@ -1,0 +1,139 @@
+"""A true power cut: the file system under a loaded node is cut off from its disk at once.
+
+ext4 on a loop device can be shut down without a last flush (EXT4_IOC_SHUTDOWN): what was not
+synced is gone, as if the machine had lost power, and so are names that no directory sync made
+durable. Needs the right to mount; skipped with the reason where that is missing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import random
+import struct
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from processes import NodeProcess
+
+import ssgovern
+from ssgovern.errors import SsGovernError
+
+ROUNDS = int(os.environ.get("POWER_CUTS", "3"))
+WRITERS = 16
+_EXT4_IOC_SHUTDOWN = 0x8004587D
+_NO_LOG_FLUSH = 2
+
+
+class LoopDisk:
+    """An ext4 file system in a file, whose power can be cut."""
+
+    def __init__(self, directory: Path) -> None:
+        self._image = directory / "image"
+        self.mounted = directory / "mounted"
+        self.mounted.mkdir()
+
+    def format(self) -> str:
+        """Make and mount it; return why that is not possible, or nothing."""
+        with self._image.open("wb") as image:
+            image.truncate(256 << 20)
+        for command in (["mkfs.ext4", "-qF", str(self._image)], self._mount):
+            done = subprocess.run(command, capture_output=True, check=False)
+            if done.returncode != 0:
+                return done.stderr.decode().strip() or f"{command[0]} failed"
+        return ""
+
+    @property
+    def _mount(self) -> list[str]:
+        return ["mount", "-o", "loop", str(self._image), str(self.mounted)]
+
+    def cut(self) -> None:
+        """Lose what is not on the disk; everything fails from now on."""
+        directory = os.open(self.mounted, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            fcntl.ioctl(directory, _EXT4_IOC_SHUTDOWN, struct.pack("I", _NO_LOG_FLUSH))
+        finally:
+            os.close(directory)
+
+    def power_on(self) -> None:
+        """Mount again what survived."""
+        subprocess.run(["umount", str(self.mounted)], check=True)
+        subprocess.run(self._mount, check=True)
+
+    def remove(self) -> None:
+        subprocess.run(["umount", "--lazy", str(self.mounted)], check=False)
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[LoopDisk]:
+    one = LoopDisk(tmp_path)
+    try:
+        if reason := one.format():
+            pytest.skip(f"may not make a disk: {reason}")
+        yield one
+    finally:
+        one.remove()
+
+
+async def write(
+    registry: ssgovern.Registry, name: str, present: dict[str, None], absent: dict[str, None]
+) -> None:
+    """Register and deregister until the power goes; note what was acknowledged."""
+    number = 0
+    while True:
+        number += 1
+        instance_id = f"{name}-{number}"
+        one = await registry.register(
+            "orders", host="h", port=1, instance_id=instance_id, ephemeral=False, timeout=1.0
+        )
+        if number % 3:
+            present[instance_id] = None
+        else:
+            await one.deregister(timeout=1.0)
+            absent[instance_id] = None
+
+
+@pytest.mark.timeout(60 + 30 * ROUNDS)
+def test_what_was_acknowledged_survives_a_power_cut(disk: LoopDisk) -> None:
+    """Nothing acknowledged is lost, nothing deregistered comes back, the node starts by itself."""
+    small = ("--storage-segment-bytes", str(1 << 20))
+    small += ("--storage-wal-bytes-before-snapshot", str(1 << 20))
+    rng = random.Random(5)
+    present: dict[str, None] = {}
+    absent: dict[str, None] = {}
+
+    async def one_round(number: int, node: NodeProcess) -> None:
+        async with ssgovern.connect(node.address, timeout=30.0) as registry:
+            await registry.get("orders")
+            until = len(present) + rng.randrange(50, 1500)
+            writers = [
+                asyncio.create_task(write(registry, f"r{number}w{w}", present, absent))
+                for w in range(WRITERS)
+            ]
+            async with asyncio.timeout(60):
+                while len(present) < until:
+                    await asyncio.sleep(0.001)
+            disk.cut()
+            for writer in writers:
+                with pytest.raises(SsGovernError):
+                    await writer
+            node.kill()
+            disk.power_on()
+            node.start()
+            there = {one.id for one in await registry.get("orders", timeout=60.0)}
+        lost = [name for name in present if name not in there]
+        back = [name for name in absent if name in there]
+        assert not lost, f"{len(lost)} of {len(present)} lost: {lost[:5]}"
+        assert not back, f"{len(back)} came back: {back[:5]}"
+
+    node = NodeProcess(disk.mounted / "node", *small)
+    node.start()
+    try:
+        for number in range(ROUNDS):
+            asyncio.run(one_round(number, node))
+    finally:
+        node.kill()
+    print(f"{ROUNDS} power cuts, {len(present) + len(absent)} acknowledged, all as promised")
