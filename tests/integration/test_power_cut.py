@@ -8,6 +8,7 @@ durable. Needs the right to mount; skipped with the reason where that is missing
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import fcntl
 import os
 import random
@@ -35,6 +36,7 @@ class LoopDisk:
         self._image = directory / "image"
         self.mounted = directory / "mounted"
         self.mounted.mkdir()
+        self.is_on = True
 
     def format(self) -> str:
         """Make and mount it; return why that is not possible, or nothing."""
@@ -52,6 +54,7 @@ class LoopDisk:
 
     def cut(self) -> None:
         """Lose what is not on the disk; everything fails from now on."""
+        self.is_on = False
         directory = os.open(self.mounted, os.O_RDONLY | os.O_DIRECTORY)
         try:
             fcntl.ioctl(directory, _EXT4_IOC_SHUTDOWN, struct.pack("I", _NO_LOG_FLUSH))
@@ -62,6 +65,7 @@ class LoopDisk:
         """Mount again what survived."""
         subprocess.run(["umount", str(self.mounted)], check=True)
         subprocess.run(self._mount, check=True)
+        self.is_on = True
 
     def remove(self) -> None:
         subprocess.run(["umount", "--lazy", str(self.mounted)], check=False)
@@ -79,21 +83,33 @@ def disk(tmp_path: Path) -> Iterator[LoopDisk]:
 
 
 async def write(
-    registry: ssgovern.Registry, name: str, present: dict[str, None], absent: dict[str, None]
+    registry: ssgovern.Registry,
+    name: str,
+    disk: LoopDisk,
+    present: dict[str, None],
+    absent: dict[str, None],
 ) -> None:
-    """Register and deregister until the power goes; note what was acknowledged."""
+    """Register and deregister until the power goes; note what was acknowledged.
+
+    Not what was acknowledged after the cut: a node without power says nothing more. This one
+    lives on, and a sync under way while ext4 is shut down may report success (the conversion
+    of reserved extents is dropped without an error).
+    """
     number = 0
-    while True:
+    while disk.is_on:
         number += 1
         instance_id = f"{name}-{number}"
         one = await registry.register(
             "orders", host="h", port=1, instance_id=instance_id, ephemeral=False, timeout=1.0
         )
+        if not disk.is_on:
+            return
         if number % 3:
             present[instance_id] = None
         else:
             await one.deregister(timeout=1.0)
-            absent[instance_id] = None
+            if disk.is_on:
+                absent[instance_id] = None
 
 
 @pytest.mark.timeout(60 + 30 * ROUNDS)
@@ -110,7 +126,7 @@ def test_what_was_acknowledged_survives_a_power_cut(disk: LoopDisk) -> None:
             await registry.get("orders")
             until = len(present) + rng.randrange(50, 1500)
             writers = [
-                asyncio.create_task(write(registry, f"r{number}w{w}", present, absent))
+                asyncio.create_task(write(registry, f"r{number}w{w}", disk, present, absent))
                 for w in range(WRITERS)
             ]
             async with asyncio.timeout(60):
@@ -118,7 +134,8 @@ def test_what_was_acknowledged_survives_a_power_cut(disk: LoopDisk) -> None:
                     await asyncio.sleep(0.001)
             disk.cut()
             for writer in writers:
-                with pytest.raises(SsGovernError):
+                # Refused, or the connection is lost, or it saw itself that the power is gone.
+                with contextlib.suppress(SsGovernError):
                     await writer
             node.kill()
             disk.power_on()
