@@ -249,7 +249,7 @@ class Node:
             sessions.cancel()
             try:
                 # Waits for what the task of the snapshots is at, which must not be cut short.
-                await self._snapshot_driver.snapshot_all()
+                await self._snapshot_driver.snapshot_all(empty_too=False)
             except DiskFullError as error:
                 log.warning("no snapshots taken, the next start replays the log: %s", error)
             snapshots.cancel()

@@ -64,12 +64,17 @@ class SnapshotDriver:
                 log.error("no snapshot taken, the log keeps growing: %s", error)
                 await asyncio.sleep(_AFTER_FULL_S)
 
-    async def snapshot_all(self) -> int:
-        """Bring the snapshots of all shards up to date; return how many were taken."""
+    async def snapshot_all(self, *, empty_too: bool = True) -> int:
+        """Bring the snapshots of all shards up to date; return how many were taken.
+
+        Shards with nothing in them hold old segments in place, but replay in no time.
+        """
         async with self._turn:
             taken = 0
             for state in self._states:
                 if state.position == self._snapshotted.get(state.shard):
+                    continue
+                if not state.services and not empty_too:
                     continue
                 captured = capture(state)
                 # A snapshot must not be ahead of the log it stands for.

@@ -27,7 +27,8 @@ def test_what_was_acknowledged_is_there_after_a_clean_stop() -> None:
 
     async def second(runtime: SimRuntime) -> None:
         async with serving(config_of(DATA), runtime) as stage:
-            assert stage.ready.entries_replayed == 0
+            # All that is left to replay is that empty shards began their epoch.
+            assert stage.ready.entries_replayed < SHARDS
             client = await stage.connect("a")
             assert (await client.hello()).resumed
             assert await client.ids() == ["one"]
