@@ -8,6 +8,7 @@ import pytest
 from builders import BILLING
 from nodes import config_of, run_world, serving
 
+from ssgovern.model import SHARDS
 from ssgovern.sim.disk import UNLIMITED
 from ssgovern.sim.runtime import SimRuntime
 from ssgovern.sim.world import World
