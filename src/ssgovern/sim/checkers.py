@@ -153,11 +153,11 @@ class Checker:
     # --- the log ---------------------------------------------------------------------------
 
     def on_proposed(self, proposal: Proposal) -> None:
-        self.ledger.propose(proposal.shard, proposal.epoch, proposal.revision, proposal.body)
+        self.ledger.propose(*_position(proposal), proposal.body)
 
     def on_withdrawn(self, proposals: Sequence[Proposal]) -> None:
         for proposal in proposals:
-            self.ledger.withdraw(proposal.shard, proposal.epoch, proposal.revision)
+            self.ledger.withdraw(*_position(proposal))
         self.expect(
             self.writes_may_fail, "a write was refused for want of space on a disk that had some"
         )
@@ -167,6 +167,9 @@ class Checker:
             ledger = self.ledger.shards[proposal.shard]
             if proposal.revision != ledger.revision + 1 or proposal.epoch < ledger.position.epoch:
                 self.fail(f"P5: {proposal!r} committed after {ledger.position!r}")
+                return
+            if self.ledger.proposed(*_position(proposal)) != proposal.body:
+                self.fail(f"P5: {proposal!r} committed, which was refused")
                 return
             entry = LedgerEntry(proposal.epoch, proposal.revision, proposal.body, self.world.now)
             self._apply(proposal.shard, entry)
@@ -327,6 +330,10 @@ class Checker:
                 len(connection.behind) <= known,
                 f"B1: {connection!r} lacks {len(connection.behind)} of {known} services",
             )
+
+
+def _position(proposal: Proposal) -> tuple[int, int, int]:
+    return proposal.shard, proposal.epoch, proposal.revision
 
 
 def _difference(wanted: object, found: object) -> str:

@@ -168,7 +168,7 @@ class Nemesis:
             return
         paths = sorted(disks) if self._rng.random() < 0.6 else [self._rng.choice(sorted(disks))]
         for path in paths:
-            disks[path].capacity_bytes = disks[path].used_bytes + self._rng.randrange(4096)
+            disks[path].capacity_bytes = disks[path].used_bytes + self._rng.randrange(600)
         self._checker.disk_failed = True
         self._checker.writes_may_fail = True
         self._later(0.5, 6.0, self._free_disks)
