@@ -1,0 +1,222 @@
+"""The controller: decides about nodes and shards, and writes down what it decided.
+
+Pure: time is an argument, heartbeats and requests come in, records go out. `decide_*` change
+nothing; the records are appended to the metadata log, and when they are committed every
+candidate replays them, this one too. It decides one thing at a time: what it decides next has to
+see what it decided before. Standbys hold the `ClusterState` alone; who is elected makes a
+`Controller` from it, once it has replayed all that was committed before its term.
+
+It refuses to know how the log agrees, and what is in a shard.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from ssgovern.controller import rows
+from ssgovern.controller.moves import add_first_placement, add_moves, add_progress
+from ssgovern.controller.nodes import (
+    Registration,
+    add_given_up,
+    add_removed,
+    add_silent_fenced,
+    decide_leave,
+    decide_registration,
+    decide_stay,
+)
+from ssgovern.controller.replicas import InSyncRequest, Resigned, decide_in_sync, decide_resigned
+from ssgovern.controller.rows import NOBODY, ShardRow
+from ssgovern.controller.rules import (
+    Decision,
+    Draft,
+    Rules,
+    add_promotions,
+    say_unavailable,
+    unavailable,
+)
+from ssgovern.controller.soft import SoftState
+from ssgovern.controller.state import (
+    FORMAT_VERSION,
+    ClusterState,
+    Founded,
+    NodeRegistered,
+    NodesFenced,
+    Record,
+    Settings,
+    SettingsChanged,
+)
+from ssgovern.errors import FencedError, InvalidArgumentError
+from ssgovern.model import LogPosition, NodeId, ShardId, ShardMap
+
+COPIES_MAX = 7
+FENCE_AFTER_MS_MIN = 1_000
+
+
+def decide_founding(
+    state: ClusterState, cluster_id: bytes, settings: Settings, inherited: ShardMap | None = None
+) -> Decision:
+    """Found a cluster: the first record of its log.
+
+    `inherited` is the map of a single node that becomes the first of several: it keeps its data
+    and its epochs, and is primary again as soon as it registers.
+    """
+    assert not state.cluster_id, "a cluster is founded once"
+    check_settings(settings)
+    taken: list[tuple[ShardId, ShardRow]] = []
+    for number, old in enumerate(inherited.shards if inherited is not None else ()):
+        row = ShardRow(old.epoch, 1, holders=(old.primary,), eligible=(old.primary,))
+        taken.append((ShardId(number), row))
+    said = f"founded cluster {cluster_id.hex()}"
+    record = Record(said, Founded(cluster_id, settings), tuple(taken))
+    return Decision((record,), f"{said.capitalize()}.")
+
+
+def check_settings(settings: Settings) -> None:
+    """Raise InvalidArgumentError for settings that cannot work."""
+    rules = {
+        "copies": 1 <= settings.copies <= COPIES_MAX,
+        "min_in_sync": 1 <= settings.min_in_sync <= settings.copies,
+        "moves_max": settings.moves_max >= 1,
+        "nodes_initial": settings.nodes_initial >= 1,
+        "fence_after_ms": settings.fence_after_ms >= FENCE_AFTER_MS_MIN,
+        "lost_after_ms": settings.lost_after_ms >= 0,
+        "handover_timeout_ms": settings.handover_timeout_ms >= 1,
+        "format_version": settings.format_version == FORMAT_VERSION,
+    }
+    for field, holds in rules.items():
+        if not holds:
+            value = getattr(settings, field)
+            raise InvalidArgumentError(f"{field} = {value} is not allowed", field=field)
+
+
+class Controller:
+    """The duty of the elected candidate, from its election to its end."""
+
+    def __init__(self, state: ClusterState, now_ms: float, rules: Rules | None = None) -> None:
+        assert state.cluster_id, "a controller begins with a log that was replayed"
+        self.state = state
+        self.rules = Rules() if rules is None else rules
+        # Nobody is fenced for the silence of an election: all have their full time from here on.
+        self.soft = SoftState(state, now_ms)
+        self._planned_for: tuple[int, int] | None = None
+        self._said_unavailable = ""
+
+    def __repr__(self) -> str:
+        return f"<Controller {self.state!r} unavailable={len(unavailable(self.state))}>"
+
+    def replay(self, record: Record, now_ms: float) -> None:
+        """Take over a committed record, an own one or not."""
+        self.state.replay(record)
+        change = record.change
+        if isinstance(change, NodeRegistered):
+            self.soft.forget_positions(change.node.id)
+            self.soft.hear(change.node.id, now_ms)
+        elif isinstance(change, NodesFenced):
+            for node in change.nodes:
+                self.soft.note_fenced(node, now_ms)
+        self.soft.prune(self.state)
+
+    # --- events ----------------------------------------------------------------------------
+
+    def hear(
+        self,
+        node: NodeId,
+        session: int,
+        now_ms: float,
+        positions: Mapping[ShardId, LogPosition] | None = None,
+    ) -> None:
+        """Take a heartbeat, with the ends of those logs that changed since the last one.
+
+        Raises FencedError if the session was fenced: the node has to register again.
+        """
+        if not self.rules.session_is_current(self.state.nodes.get(node), session):
+            raise FencedError(f"session {session} of node {node} is fenced", node=node)
+        self.soft.hear(node, now_ms, positions)
+
+    def decide_registration(self, asked: Registration, now_ms: float) -> Decision:
+        """Grant a session (`nodes.decide_registration`)."""
+        return decide_registration(self.state, self.soft, self.rules, asked, now_ms)
+
+    def decide_in_sync(self, asked: InSyncRequest) -> Decision:
+        """Change an in-sync set (`replicas.decide_in_sync`)."""
+        return decide_in_sync(self.state, self.rules, asked)
+
+    def decide_resigned(self, asked: Resigned) -> Decision:
+        """Finish a hand-over (`replicas.decide_resigned`)."""
+        return decide_resigned(self.state, self.rules, asked)
+
+    def decide_leave(self, node: NodeId) -> Decision:
+        """Let a node leave (`nodes.decide_leave`)."""
+        return decide_leave(self.state, node)
+
+    def decide_stay(self, node: NodeId) -> Decision:
+        """Take back that a node shall leave (`nodes.decide_stay`)."""
+        return decide_stay(self.state, node)
+
+    def decide_transfer(self, shard: ShardId, to: NodeId) -> Decision:
+        """Hand a shard over to a node of the operator's choice; balance may take it back.
+
+        Raises InvalidArgumentError if that node cannot be its primary now.
+        """
+        if not 0 <= shard < len(self.state.rows):
+            raise InvalidArgumentError(f"there is no shard {shard}", field="shard")
+        row = self.state.rows[shard]
+        if row.primary == to:
+            return Decision((), f"Node {to} is primary of shard {shard} already.")
+        if row.primary == NOBODY or to not in row.in_sync or row.in_flight:
+            raise InvalidArgumentError(
+                f"shard {shard} cannot be handed to node {to} now: in sync are {row.in_sync}"
+                + (", and it is being moved" if row.in_flight else ""),
+                field="node_id",
+            )
+        draft = Draft(self.state)
+        said = f"began to hand shard {shard} to node {to}, as asked"
+        draft.change_rows(said, [(shard, rows.handover_begun(row, to))])
+        return draft.decision()
+
+    def decide_settings(self, settings: Settings) -> Decision:
+        """Change the settings. Raises InvalidArgumentError for values that cannot work."""
+        check_settings(settings)
+        if settings == self.state.settings:
+            return Decision((), "The settings are what they were.")
+        # Below the old minimum nothing was committed, above the new one it may be from now on:
+        # who is not in sync then no longer holds it all.
+        changed = tuple(
+            (ShardId(shard), replace(row, version=row.version + 1, eligible=()))
+            for shard, row in enumerate(self.state.rows)
+            if row.eligible and len(row.in_sync) >= settings.min_in_sync
+        )
+        record = Record("changed the settings", SettingsChanged(settings), changed)
+        return Decision((record,), "Changed the settings.")
+
+    # --- the pass --------------------------------------------------------------------------
+
+    def decide_pass(self, now_ms: float) -> Decision:
+        """Look at everything and decide what is due now; ask again after it is replayed.
+
+        The sentence is empty if there is nothing to say. Cheap when nothing changed.
+        """
+        draft = Draft(self.state)
+        add_silent_fenced(draft, self.soft, self.rules, now_ms)
+        add_promotions(draft, self.soft, self.rules)
+        add_given_up(draft, self.soft, now_ms)
+        handing_over = any(row.successor != NOBODY for row in self.state.rows)
+        key = self.state.map_version, self.state.nodes_version
+        if draft.records or handing_over or key != self._planned_for:
+            add_first_placement(draft)
+            add_progress(draft, self.soft, self.rules, now_ms)
+            add_moves(draft, self.rules)
+            add_removed(draft)
+        if not draft.records:
+            self._planned_for = key
+        return self._with_alarm(draft.decision(), draft.state)
+
+    def _with_alarm(self, decision: Decision, after: ClusterState) -> Decision:
+        """Say loudly which shards nobody serves: when it begins, changes and ends."""
+        alarm = say_unavailable(after)
+        if alarm == self._said_unavailable:
+            return decision
+        self._said_unavailable = alarm
+        alarm = f"{alarm[0].upper()}{alarm[1:]}." if alarm else "All shards have a primary again."
+        return decision._replace(sentence=f"{decision.sentence} {alarm}".strip())

@@ -1,0 +1,250 @@
+"""Who belongs to the cluster: registration, fencing, leaving, giving up. Pure.
+
+A node's life has a session, granted here and fenced here. An older session is fenced before a
+newer one is granted: the node leaves every in-sync set in between, so that nothing said on
+behalf of its earlier life can put it back (KIP-966; no ABA on a quick restart).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+from ssgovern.controller import rows
+from ssgovern.controller.rules import Decision, Draft, Rules, add_promotions, named
+from ssgovern.controller.soft import SoftState
+from ssgovern.controller.state import (
+    ClusterState,
+    Node,
+    NodeMarked,
+    NodeRegistered,
+    NodeRemoved,
+    NodesFenced,
+    Record,
+)
+from ssgovern.errors import InvalidArgumentError, NotFoundError, Retry, UnsupportedVersionError
+from ssgovern.model import NodeId, ShardId
+
+
+@dataclass(frozen=True, slots=True)
+class Registration:
+    """What a node says of itself when it asks for a session."""
+
+    node: NodeId
+    name: str
+    address: str
+    zone: str
+    directory_id: bytes
+    boot_id: bytes
+    cluster_id: bytes = b""
+    """The cluster it is configured to join; empty: whichever answers."""
+    directory_cluster_id: bytes = b""
+    """The cluster its data directory belongs to; empty: none yet."""
+    formats: tuple[int, int] = (1, 1)
+    """Oldest and newest format of cluster metadata that it understands."""
+    damaged: tuple[ShardId, ...] = ()
+    """Shards whose log it found damaged or lost: of those it is not eligible."""
+    candidate: bool = False
+
+
+def decide_registration(
+    state: ClusterState, soft: SoftState, rules: Rules, asked: Registration, now_ms: float
+) -> Decision:
+    """Grant a node a session, its old one fenced first. No records: it has this one already.
+
+    Raises InvalidArgumentError or UnsupportedVersionError with the reason to refuse.
+    """
+    _check_cluster(state, asked)
+    _check_identity(state, soft, asked, now_ms)
+    known = state.nodes.get(asked.node)
+    if known is not None and known.live and known.boot_id == asked.boot_id:
+        return Decision((), f"Node {asked.node} has session {known.session} already.")
+
+    draft = Draft(state)
+    if known is not None and known.live:
+        add_fencing(draft, [asked.node], "started again")
+        add_promotions(draft, soft, rules)
+    session = known.session + 1 if known is not None else 1
+    node = Node(
+        asked.node,
+        asked.name,
+        asked.address,
+        asked.zone,
+        asked.directory_id,
+        asked.boot_id,
+        session,
+        leaving=known is not None and known.leaving,
+        candidate=asked.candidate,
+    )
+    changed = [
+        (ShardId(shard), rows.without_eligible(row, asked.node))
+        for shard, row in enumerate(draft.state.rows)
+        if shard in asked.damaged and asked.node in row.eligible
+    ]
+    said = f"granted session {session} to node {asked.node} ({asked.name}, {asked.address})"
+    if changed:
+        damaged = named((shard for shard, _ in changed), "shard")
+        said += f", which has lost the last word on {damaged}"
+    draft.add(Record(said, NodeRegistered(node), tuple(changed)))
+    add_promotions(draft, soft, rules)
+    return draft.decision()
+
+
+def _check_cluster(state: ClusterState, asked: Registration) -> None:
+    ours = state.cluster_id.hex()
+    if asked.cluster_id and asked.cluster_id != state.cluster_id:
+        raise InvalidArgumentError(
+            f"node {asked.node} is configured for cluster {asked.cluster_id.hex()}, "
+            f"this is cluster {ours}: check its seed addresses and its cluster id",
+            field="cluster_id",
+        )
+    if asked.directory_cluster_id and asked.directory_cluster_id != state.cluster_id:
+        raise InvalidArgumentError(
+            f"the data directory of node {asked.node} belongs to cluster "
+            f"{asked.directory_cluster_id.hex()}, this is cluster {ours}: "
+            "give it an empty data directory, or join the cluster it came from",
+            field="data_directory",
+        )
+    oldest, newest = asked.formats
+    if not oldest <= state.settings.format_version <= newest:
+        older = newest < state.settings.format_version
+        raise UnsupportedVersionError(
+            f"node {asked.node} understands cluster format {oldest} to {newest}, the cluster "
+            f"uses {state.settings.format_version}: the node is too {'old' if older else 'new'}",
+            format=state.settings.format_version,
+        )
+
+
+def _check_identity(
+    state: ClusterState, soft: SoftState, asked: Registration, now_ms: float
+) -> None:
+    if asked.node < 1:
+        raise InvalidArgumentError("a node id is a number from 1", field="node_id")
+    if asked.node in state.retired:
+        raise InvalidArgumentError(
+            f"node id {asked.node} left the cluster for good: choose an id that was never used",
+            field="node_id",
+        )
+    known = state.nodes.get(asked.node)
+    if known is not None and known.directory_id != asked.directory_id:
+        where = f"alive at {known.address}" if known.live else f"away, last at {known.address}"
+        raise InvalidArgumentError(
+            f"node id {asked.node} belongs to another data directory ({known.name}, {where}): "
+            "two nodes with one id? A node that lost its directory needs a new id, and the old "
+            "one leaves the cluster",
+            field="node_id",
+        )
+    if (
+        known is not None
+        and known.live
+        and known.boot_id != asked.boot_id
+        and known.address != asked.address
+        and soft.silence_ms(asked.node, now_ms) < state.settings.fence_after_ms
+    ):
+        # Only one process can listen on an address, so the same address is a restart. Another
+        # address with the other process still heard is a copied directory.
+        error = InvalidArgumentError(
+            f"node {asked.node} is alive at {known.address}, and {asked.address} says it is the "
+            "same: a copied data directory? If it moved, this works once the old one is silent",
+            field="node_id",
+        )
+        error.retry = Retry.SAME_NODE
+        raise error
+    for other in state.sorted_nodes():
+        if other.id != asked.node and other.name == asked.name:
+            raise InvalidArgumentError(
+                f"the name {asked.name} is taken by node {other.id} at {other.address}",
+                field="name",
+            )
+        if other.id != asked.node and other.live and other.address == asked.address:
+            raise InvalidArgumentError(
+                f"the address {asked.address} is taken by node {other.id} ({other.name})",
+                field="address",
+            )
+
+
+def add_fencing(draft: Draft, fenced: Sequence[NodeId], why: str) -> None:
+    """End the sessions of nodes, all at once: what they left together, none left behind."""
+    gone: Collection[NodeId] = frozenset(fenced)
+    minimum = draft.state.settings.min_in_sync
+    changed = [
+        (
+            ShardId(shard),
+            rows.with_in_sync(row, [node for node in row.in_sync if node not in gone], minimum),
+        )
+        for shard, row in enumerate(draft.state.rows)
+        if any(node in gone for node in row.in_sync)
+    ]
+    lost = sum(draft.state.rows[shard].primary in gone for shard, _ in changed)
+    said = f"fenced {named(fenced, 'node')} ({why}), primary of {lost} shards"
+    draft.add(Record(said, NodesFenced(tuple(fenced)), tuple(changed)))
+
+
+def add_silent_fenced(draft: Draft, soft: SoftState, rules: Rules, now_ms: float) -> None:
+    """Fence the nodes that have been silent for too long."""
+    settings = draft.state.settings
+    silent = [
+        node.id
+        for node in draft.state.sorted_nodes()
+        if node.live and rules.must_fence(soft.silence_ms(node.id, now_ms), settings)
+    ]
+    if silent:
+        add_fencing(draft, silent, f"silent for {settings.fence_after_ms / 1000:g} s")
+
+
+def add_given_up(draft: Draft, soft: SoftState, now_ms: float) -> None:
+    """Give up nodes that are away for too long, so that their shards are copied elsewhere."""
+    settings = draft.state.settings
+    for node in draft.state.sorted_nodes():
+        away = not node.live and not node.lost
+        if away and soft.away_ms(node.id, now_ms) >= settings.lost_after_ms:
+            said = f"gave up node {node.id} (away for {settings.lost_after_ms / 1000:g} s)"
+            draft.add(Record(said, NodeMarked(node.id, node.leaving, lost=True)))
+
+
+def add_removed(draft: Draft) -> None:
+    """Remove nodes that were to leave and hold nothing any more."""
+    holding = {node for row in draft.state.rows for node in row.holders}
+    for node in draft.state.sorted_nodes():
+        if node.leaving and node.id not in holding:
+            said = f"node {node.id} ({node.name}) has left: it holds nothing any more"
+            draft.add(Record(said, NodeRemoved(node.id)))
+
+
+def decide_leave(state: ClusterState, node_id: NodeId) -> Decision:
+    """Let a node leave: its shards are moved away, then it is removed for good.
+
+    Raises InvalidArgumentError if too few would remain, NotFoundError if there is no such node.
+    """
+    node = _known(state, node_id)
+    if node.leaving:
+        return Decision((), f"Node {node_id} is leaving already.")
+    remaining = sum(other.stays for other in state.nodes.values() if other.id != node_id)
+    if remaining < max(1, state.settings.min_in_sync):
+        raise InvalidArgumentError(
+            f"without node {node_id} there would be {remaining} nodes, and min_in_sync is "
+            f"{state.settings.min_in_sync}: add a node first, or lower min_in_sync",
+            field="node_id",
+        )
+    draft = Draft(state)
+    said = f"node {node_id} ({node.name}) was asked to leave"
+    draft.add(Record(said, NodeMarked(node_id, leaving=True, lost=node.lost)))
+    return draft.decision()
+
+
+def decide_stay(state: ClusterState, node_id: NodeId) -> Decision:
+    """Take back that a node shall leave. Raises NotFoundError if it has left."""
+    node = _known(state, node_id)
+    if not node.leaving:
+        return Decision((), f"Node {node_id} is not leaving.")
+    draft = Draft(state)
+    said = f"node {node_id} ({node.name}) stays after all"
+    draft.add(Record(said, NodeMarked(node_id, leaving=False, lost=node.lost)))
+    return draft.decision()
+
+
+def _known(state: ClusterState, node_id: NodeId) -> Node:
+    node = state.nodes.get(node_id)
+    if node is None:
+        raise NotFoundError(f"there is no node {node_id} in this cluster", node=node_id)
+    return node
