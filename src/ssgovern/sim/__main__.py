@@ -47,6 +47,8 @@ def _one(seed: int, mutant: str, minutes: float | None, *, trace: bool) -> int:
     began_s = wall_s()
     planted = MUTANTS[mutant] if mutant else HONEST
     result = simulate(seed, mutant=planted, minutes=minutes, trace=trace)
+    for line in result.story:
+        print(line)
     print(f"seed {seed}: {result.scenario}")
     print(
         f"{result.virtual_s:.1f} virtual s in {wall_s() - began_s:.1f} s, {result.events} events, "

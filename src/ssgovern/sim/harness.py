@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
-import sys
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,17 +17,20 @@ from ssgovern.errors import DiskFullError, StorageFailedError
 from ssgovern.model import ServiceKey
 from ssgovern.sim.checkers import Checker
 from ssgovern.sim.followers import told_of
+from ssgovern.sim.loop import SimLoop
 from ssgovern.sim.mutants import HONEST, Mutant
 from ssgovern.sim.nemesis import Nemesis, start
 from ssgovern.sim.process import Process
 from ssgovern.sim.raw_clients import RAW_CLIENTS, RawClient, RawWatcher
 from ssgovern.sim.runtime import SimRuntime
 from ssgovern.sim.scenario import ClientPlan, Scenario, draw, with_knobs
+from ssgovern.sim.trace import Kind
 from ssgovern.sim.workload import Life, Stage
 from ssgovern.sim.world import World
 
 _Main = Callable[[SimRuntime], Coroutine[object, object, None]]
 
+_TOO_COMMON = frozenset({Kind.BATCH, Kind.SEGMENT, Kind.DISK, Kind.CONNECT})
 _LOOK_EVERY_S = 0.25
 _QUIET_S = 7.0
 _STOP_S = 60.0
@@ -49,6 +51,8 @@ class Result:
     expired: int
     lives: int
     faults: dict[str, int]
+    story: tuple[str, ...]
+    """With `trace`: what was done to whom, and what everybody logged."""
 
     @property
     def is_clean(self) -> bool:
@@ -62,9 +66,9 @@ def simulate(
     scenario = draw(seed, minutes=minutes)
     with World(seed, trace=trace) as world, with_knobs(scenario.knobs):
         run = Run(world, scenario, mutant)
-        with _logs_judged(world, run.checker, shown=trace):
+        with _logs_judged(world, run.checker, verbose=trace) as logged:
             run.play()
-        return run.result()
+        return run.result(_story(world, logged))
 
 
 class Run:
@@ -246,7 +250,7 @@ class Run:
                         "whose client died long ago"
                     )
 
-    def result(self) -> Result:
+    def result(self, story: tuple[str, ...]) -> Result:
         checker, world = self.checker, self._world
         return Result(
             seed=self._scenario.seed,
@@ -260,39 +264,54 @@ class Run:
             expired=checker.judge.expired,
             lives=checker.lives,
             faults=dict(self._nemesis.counts),
+            story=story,
         )
 
 
 class _Judge(logging.Handler):
     """What production code logs as its own fault is a violation."""
 
-    def __init__(self, world: World, checker: Checker, *, shown: bool) -> None:
+    def __init__(self, world: World, checker: Checker) -> None:
         super().__init__()
         self._world = world
         self._checker = checker
-        self._shown = shown
+        self.logged: list[tuple[float, str]] = []
 
     def emit(self, record: logging.LogRecord) -> None:
-        if self._shown:
-            when = self._world.now
-            print(f"{when:12.6f} {record.name}: {record.getMessage()}", file=sys.stderr)
+        loop = asyncio._get_running_loop()
+        who = loop.process.name if isinstance(loop, SimLoop) else "-"
+        message = f"{who} {record.name}: {record.getMessage()}"
+        self.logged.append((self._world.now, message))
         at_fault = record.levelno >= logging.CRITICAL or (
             record.levelno >= logging.ERROR and record.name == "ssgovern.client"
         )
         if at_fault:
             cause = "" if record.exc_info is None else f": {record.exc_info[1]!r}"
-            self._checker.fail(f"B1: logged: {record.getMessage()}{cause}")
+            self._checker.fail(f"B1: logged: {message}{cause}")
 
 
 @contextmanager
-def _logs_judged(world: World, checker: Checker, *, shown: bool) -> Iterator[None]:
+def _logs_judged(
+    world: World, checker: Checker, *, verbose: bool
+) -> Iterator[list[tuple[float, str]]]:
+    """Let the judge hear all logs, and nobody else; yield what was logged, with the time."""
     logger = logging.getLogger("ssgovern")
-    before = logger.handlers, logger.level, logger.propagate
-    logger.handlers = [_Judge(world, checker, shown=shown)]
-    logger.setLevel(logging.INFO if shown else logging.WARNING)
-    logger.propagate = False
+    judge = _Judge(world, checker)
+    handlers, level, propagate = logger.handlers, logger.level, logger.propagate
+    logger.handlers, logger.propagate = [judge], False
+    logger.setLevel(logging.INFO if verbose else logging.WARNING)
     try:
-        yield
+        yield judge.logged
     finally:
-        logger.handlers, logger.level, logger.propagate = before
-        logger.setLevel(before[1])
+        logger.handlers, logger.propagate = handlers, propagate
+        logger.setLevel(level)
+
+
+def _story(world: World, logged: list[tuple[float, str]]) -> tuple[str, ...]:
+    if world.trace.entries is None:
+        return ()
+    told = [(when, f"{when:12.6f} {message}") for when, message in logged]
+    told += [
+        (entry.when, str(entry)) for entry in world.trace.entries if entry.kind not in _TOO_COMMON
+    ]
+    return tuple(line for _, line in sorted(told, key=lambda item: item[0]))
