@@ -325,7 +325,8 @@ class Checker:
                 connection.in_flight <= limits.IN_FLIGHT_PER_CONNECTION_MAX + 1,
                 f"B1: {connection.in_flight} requests of {connection!r} are in flight",
             )
-            known = len(self.ledger.names)
+            # A service may be followed before it ever had an instance.
+            known = len(self.ledger.names) + len(self.scenario.services)
             self.expect(
                 len(connection.behind) <= known,
                 f"B1: {connection!r} lacks {len(connection.behind)} of {known} services",
