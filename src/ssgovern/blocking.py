@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import atexit
 import concurrent.futures
+import contextlib
 import os
 import threading
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
@@ -41,6 +42,7 @@ class _LoopThread:
 
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
+        self._process = os.getpid()
         self._gate = threading.Lock()
         self._ending = False
         self._thread = threading.Thread(target=self._run, name="ssgovern client", daemon=True)
@@ -50,11 +52,23 @@ class _LoopThread:
     def is_alive(self) -> bool:
         return self._thread.is_alive()
 
+    def check_caller(self) -> None:
+        """Raise if the caller would wait for ever: for itself, or for a thread it has not."""
+        if threading.current_thread() is self._thread:
+            raise RuntimeError("a blocking call from within a callback would wait for itself")
+        if os.getpid() != self._process:
+            raise ClosedError(
+                "the client belongs to the process this one was forked from; connect again here"
+            )
+
     def call(self, coroutine: Coroutine[Any, Any, T], timeout: float | None = None) -> T:
         """Run a coroutine on the loop and return its result; TimeoutError cancels it."""
-        if threading.current_thread() is self._thread:
+        try:
+            # Before the gate: when the process forked, another thread may have held it.
+            self.check_caller()
+        except BaseException:
             coroutine.close()
-            raise RuntimeError("a blocking call from within a callback would wait for itself")
+            raise
         with self._gate:
             if self._ending:
                 coroutine.close()
@@ -73,14 +87,19 @@ class _LoopThread:
 
         After the end there is no loop, and nothing changes any more either.
         """
-        if self._ending:
-            self._thread.join(CLOSE_TIMEOUT_S)
-            return function()
 
         async def looked() -> T:
             return function()
 
-        return self.call(looked())
+        if not self._ending:
+            try:
+                return self.call(looked())
+            except ClosedError:
+                # Ended by another thread meanwhile, or what `function` itself has to say.
+                if not self._ending:
+                    raise
+        self._thread.join(CLOSE_TIMEOUT_S)
+        return function()
 
     def end(self) -> None:
         """Cancel what is left, stop the loop and wait for the thread."""
@@ -303,13 +322,17 @@ class Registry:
         atexit.register(self.close)
 
     def close(self) -> None:
-        """End the session and the thread."""
-        atexit.unregister(self.close)
+        """End the session and the thread. In a process forked from its own: nothing."""
         thread, inner = self._thread, self._inner
         if thread is None or inner is None or not thread.is_alive:
+            atexit.unregister(self.close)
             return
+        thread.check_caller()
+        atexit.unregister(self.close)
         try:
-            thread.call(inner.close(), CLOSE_TIMEOUT_S)
+            # Another thread may be doing the same, and be through with it first.
+            with contextlib.suppress(ClosedError):
+                thread.call(inner.close(), CLOSE_TIMEOUT_S)
         finally:
             thread.end()
 

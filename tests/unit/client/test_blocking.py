@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import threading
 from collections.abc import Callable, Iterator
 
@@ -11,7 +13,12 @@ from fake_node import FakeConnection, FakeNode
 from stage import ids, instance, key
 
 import ssgovern.blocking
-from ssgovern.errors import ClosedError, InvalidArgumentError, UnavailableError
+from ssgovern.errors import (
+    ClosedError,
+    InvalidArgumentError,
+    SsGovernError,
+    UnavailableError,
+)
 
 ORDERS = key("orders")
 TIMEOUT_S = 20.0
@@ -182,3 +189,93 @@ def test_a_callback_must_not_block_its_own_thread(served: NodeThread) -> None:
     with registry:
         assert told.wait(TIMEOUT_S)
     assert "wait for itself" in str(heard[0])
+
+
+def test_threads_may_look_and_close_while_another_closes(served: NodeThread) -> None:
+    """Lists stay readable through the end, and who closes second just finds it closed."""
+    served.node.put(ORDERS, instance(1))
+    for _ in range(20):
+        registry = connect(served)
+        registry.open()
+        orders = registry.subscribe("orders")
+        orders.open()
+        failures: list[Exception] = []
+        ended = threading.Event()
+
+        def look() -> None:
+            try:
+                while not ended.is_set():  # noqa: B023 - the thread ends in this round
+                    assert ids(orders.instances) == ["i1"]  # noqa: B023
+            except SsGovernError as error:
+                failures.append(error)  # noqa: B023
+
+        def close() -> None:
+            try:
+                registry.close()  # noqa: B023
+            except SsGovernError as error:
+                failures.append(error)  # noqa: B023
+
+        threads = [threading.Thread(target=deed) for deed in (look, look, close, close, close)]
+        for thread in threads:
+            thread.start()
+        registry.close()
+        ended.set()
+        for thread in threads:
+            thread.join(TIMEOUT_S)
+            assert not thread.is_alive()
+        assert failures == []
+
+
+def test_a_callback_cannot_close_its_own_client(served: NodeThread) -> None:
+    """Refused as other calls are, and the client lives: it says goodbye when it is closed."""
+    heard: list[object] = []
+    told = threading.Event()
+
+    def on_connection(state: ssgovern.ConnectionState) -> None:
+        try:
+            registry.close()
+        except RuntimeError as error:
+            heard.append(error)
+        told.set()
+
+    with connect(served, on_connection=on_connection) as registry:
+        assert told.wait(TIMEOUT_S)
+        assert registry.get("orders") == ()
+    assert "wait for itself" in str(heard[0])
+    assert not served.node.sessions
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
+def test_a_forked_process_is_told_to_connect_again(served: NodeThread) -> None:
+    """The client's thread stays behind in the parent: calls in the child fail, none hangs."""
+    served.node.put(ORDERS, instance(1))
+    with connect(served) as registry, registry.subscribe("orders") as orders:
+        child = os.fork()
+        if not child:
+            _end_as_expected(registry, orders)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        assert ids(orders.instances) == ["i1"]
+        assert registry.get("orders") == orders.instances
+
+
+def _end_as_expected(
+    registry: ssgovern.blocking.Registry, orders: ssgovern.blocking.Subscription
+) -> None:
+    """In a forked process: exit with 0 if all is refused; a signal ends it if it hangs."""
+    refused = 0
+    try:
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.alarm(int(TIMEOUT_S))
+        calls: list[Callable[[], object]] = [
+            lambda: registry.get("orders"),
+            orders.choose,
+            lambda: orders.instances,
+        ]
+        for call in calls:
+            try:
+                call()
+            except ClosedError as error:
+                refused += "connect again" in str(error)
+        registry.close()
+    finally:
+        os._exit(0 if refused == 3 else 1)
