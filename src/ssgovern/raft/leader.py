@@ -177,12 +177,15 @@ class Leader:
         self._next_heartbeat = state.now + state.settings.heartbeat_ticks
         round_ = self.reads.begin_round()
         for node, peer in self.progress.items():
-            # Only what this node acknowledged: the rest of its log may not be ours.
-            commit = min(state.log.commit, peer.match)
+            commit = self._commit_within(peer)
             state.say_now(
                 Heartbeat(state.cluster, state.id, node, state.term, commit, round_, state.now)
             )
         self._release_reads()
+
+    def _commit_within(self, peer: Progress) -> int:
+        """Only what this node acknowledged: the rest of its log may not be ours."""
+        return min(self._state.log.commit, peer.match)
 
     # --- answers ---------------------------------------------------------------------------
 
@@ -195,7 +198,8 @@ class Leader:
         if message.ok:
             if peer.on_matched(message.index):
                 self.maybe_commit()
-                self._maybe_hand_over()
+                if message.source == self.transferee:
+                    self._maybe_hand_over()
         else:
             peer.on_mismatch(
                 message.index, log.last_not_after(message.hint_index, message.hint_term)

@@ -11,7 +11,8 @@ from ssgovern.model import NodeId
 from ssgovern.raft import Config, Entry, HardState, Message, Raft, RaftLog, Ready
 from ssgovern.raft.follower import Follower
 from ssgovern.raft.leader import Leader
-from ssgovern.raft.messages import HeartbeatAnswer, InstallSnapshot, PreVote, Vote
+from ssgovern.raft.messages import Heartbeat, HeartbeatAnswer, InstallSnapshot, PreVote, Vote
+from ssgovern.raft.progress import Progress
 
 
 class _VoteNotPersisted(Raft):
@@ -130,9 +131,27 @@ class _CutsOnEveryAppend(Follower):
 
 
 class _CommitsToOwnLast(Follower):
+    """Takes its own last entry for one that the leader has too."""
+
     def _follow_commit(self, commit: int, last_new: int) -> None:
         log = self._state.log
         log.commit_to(min(commit, log.last_index))
+
+    def on_heartbeat(self, message: Heartbeat) -> None:
+        commit = min(message.commit, self._state.log.last_index)
+        super().on_heartbeat(message._replace(commit=commit))
+
+
+class _BeatsWithCommit(Leader):
+    """Leaves it to the follower to know how far its log is the leader's."""
+
+    def _commit_within(self, peer: Progress) -> int:
+        return self._state.log.commit
+
+
+class _CommitsByOwnLast(Raft):
+    leader_type = _BeatsWithCommit
+    follower_type = _CommitsToOwnLast
 
 
 class _InstallsOverLongerLog(Follower):
@@ -140,13 +159,6 @@ class _InstallsOverLongerLog(Follower):
 
     def _holds(self, message: InstallSnapshot) -> bool:
         return False
-
-
-class _PersistedByIndexAlone(RaftLog):
-    """Takes a sync of replaced entries for one of those that took their place (ABA)."""
-
-    def persisted(self, index: int, term: int) -> None:
-        self.durable = max(self.durable, min(index, self.last_index))
 
 
 class _KeepsConfigOfCutEntries(RaftLog):
@@ -171,7 +183,7 @@ def _with_log(log: type[RaftLog]) -> type[Raft]:
 MUTANTS: Final[dict[str, type[Raft]]] = {
     "ack-before-sync": _AckBeforeSync,
     "changes-without-joint": _with_leader(_ChangesWithoutJoint),
-    "commits-to-own-last": _with_follower(_CommitsToOwnLast),
+    "commits-to-own-last": _CommitsByOwnLast,
     "counts-itself-early": _with_leader(_CountsItselfEarly),
     "counts-old-terms": _with_leader(_CountsOldTerms),
     "cuts-on-every-append": _with_follower(_CutsOnEveryAppend),
@@ -181,7 +193,6 @@ MUTANTS: Final[dict[str, type[Raft]]] = {
     "keeps-conflicts": _with_follower(_KeepsConflicts),
     "leaves-joint-early": _with_leader(_LeavesJointEarly),
     "own-vote-before-sync": _OwnVoteBeforeSync,
-    "persisted-by-index-alone": _with_log(_PersistedByIndexAlone),
     "reads-at-once": _with_leader(_ReadsAtOnce),
     "reads-before-own-commit": _with_leader(_ReadsBeforeOwnCommit),
     "reads-by-older-round": _with_leader(_ReadsByOlderRound),

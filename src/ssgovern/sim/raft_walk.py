@@ -102,18 +102,29 @@ class Walk:
         self.seed = seed
         self._rng = rng = random.Random(seed)
         self._raft = raft
-        voters = rng.choice((3, 3, 3, 5, 5, 1))
-        self._ids = [NodeId(number) for number in range(1, voters + SPARE + 1)]
+        self._short_lives = rng.random() < 0.25
+        """Leaders that die early and have rivals, with one entry per append: what it takes to
+        see entries of several terms at one index."""
+        voters = rng.choice((3, 5)) if self._short_lives else rng.choice((3, 3, 3, 5, 1))
+        self._members_change = not self._short_lives and (voters == 1 or rng.random() < 0.5)
+        spare = SPARE if self._members_change else 0
+        self._ids = [NodeId(number) for number in range(1, voters + spare + 1)]
         self._settings = Settings(
-            election_ticks=rng.choice((3, 5, 10)),
-            append_entries_max=rng.choice((1, 1, 2, 64)),
+            election_ticks=3 if self._short_lives else rng.choice((3, 5, 10)),
+            append_entries_max=1 if self._short_lives else rng.choice((1, 1, 2, 64)),
             appends_in_flight_max=rng.choice((1, 2, 8)),
             snapshot_chunk_bytes=rng.choice((2, 64)),
             caught_up_entries=rng.choice((1, 8)),
         )
-        self._members_change = voters == 1 or rng.random() < 0.5
         self._compacts = rng.random() < 0.7
-        self._crash_share = rng.choice((0.001, 0.005, 0.02, 0.03))
+        self._crash_share = 0.02 if self._short_lives else rng.choice((0.001, 0.005, 0.02))
+        self._amnesia_share = rng.choice((0.0, 0.3))
+        self._partition_share = rng.choice((0.003, 0.01, 0.025))
+        self._tick_share = rng.choice((0.15, 0.25, 0.35))
+        self._quick_share = rng.choice((0.95, 0.95, 0.5, 0.2))
+        """How many of the syncs are done before anything else happens."""
+        self._slow = NodeId(0)
+        """The node whose clock hardly goes: it was paused, or has a slow disk."""
         begin = Snapshot(0, 0, Config(tuple(self._ids[:voters])), _payload(0, 0))
         self._disks = {
             node: _Disk(begin if node <= voters else Snapshot(payload=_payload(0, 0)))
@@ -186,6 +197,10 @@ class Walk:
         self._send(batch.messages)
         self._apply(node, batch)
         self._watch(node)
+        promised = batch.hard_state is not None and batch.hard_state.vote not in (None, node)
+        if promised and self._rng.random() < self._amnesia_share:
+            # The moment at which a vote that is only said, not written, would be given twice.
+            self._crash(node)
 
     def _apply(self, node: NodeId, batch: Ready) -> None:
         if batch.snapshot is not None:
@@ -289,34 +304,44 @@ class Walk:
         rng = self._rng
         choice = rng.random()
         node = self._ids[int(rng.random() * len(self._ids))]
-        if choice < 0.27:
-            self._cores[node].tick()
+        if choice < self._tick_share:
+            if node != self._slow or rng.random() < 0.1:
+                self._cores[node].tick()
         elif choice < 0.82:
             if not self._net:
                 return
             node = self._deliver()
         elif choice < 0.90:
             node = self._request(node)
-        elif choice < 0.90 + self._crash_share:
-            self._crash(node)
-        elif choice < 0.955:
-            self._partition()
-        elif choice < 0.97:
+        elif choice < 0.93:
+            self._end_sync(node)
+        elif choice < 0.94:
             self._cores[node].validate()
             self._watch_matching(self._cores[node], self._cores[rng.choice(self._ids)])
-        elif choice < 0.98 and self._compacts:
+        elif choice < 0.955 and self._compacts:
             self._compact(node)
-        elif choice < 0.99 and self._members_change:
+        elif choice < 0.965 and self._members_change:
             self._change_members()
-        elif choice < 0.993:
+        elif choice < 0.968:
             self._hand_over()
+        elif choice < 0.974 and self._short_lives:
+            # Two at once, as the jitter of time-outs would seldom have it.
+            for rival in rng.sample(self._ids, 2):
+                self._cores[rival].campaign()
+                self._send(self._cores[rival].urgent())
         self._watch(node)
         if rng.random() < 0.9:
             self._send(self._cores[node].urgent())
         if rng.random() < 0.8:
             self._begin_sync(node)
-            if rng.random() < 0.9:
+            if rng.random() < self._quick_share:
                 self._end_sync(node)
+        trouble = rng.random()
+        if trouble < self._crash_share:
+            leading = self._leading() if rng.random() < 0.4 else None
+            self._crash(rng.choice(self._ids) if leading is None else leading.id)
+        elif trouble < self._crash_share + self._partition_share:
+            self._partition()
 
     def _deliver(self) -> NodeId:
         rng, net = self._rng, self._net
@@ -339,19 +364,22 @@ class Walk:
     def _partition(self) -> None:
         rng = self._rng
         self._cut = {}
+        self._slow = rng.choice(self._ids) if rng.random() < 0.4 else NodeId(0)
         kind = rng.random()
-        if kind < 0.35:
-            alone = rng.choice(self._ids)
+        if kind < 0.4:
+            leading = self._leading() if rng.random() < 0.6 else None
+            alone = rng.choice(self._ids) if leading is None else leading.id
+            self._slow = alone if rng.random() < 0.5 else self._slow
             for node in self._ids:
                 if node != alone:
                     self._cut[alone, node] = self._cut[node, alone] = True
-        elif kind < 0.5:
+        elif kind < 0.55:
             here = rng.sample(self._ids, len(self._ids) // 2)
             for one in here:
                 for other in self._ids:
                     if other not in here:
                         self._cut[one, other] = self._cut[other, one] = True
-        elif kind < 0.65:
+        elif kind < 0.7:
             for _ in self._ids:
                 one, other = rng.sample(self._ids, 2)
                 self._cut[one, other] = True
