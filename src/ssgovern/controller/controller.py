@@ -24,6 +24,7 @@ from ssgovern.controller.nodes import (
     decide_leave,
     decide_registration,
     decide_stay,
+    node_of,
 )
 from ssgovern.controller.replicas import InSyncRequest, Resigned, decide_in_sync, decide_resigned
 from ssgovern.controller.rows import NOBODY, ShardRow
@@ -54,22 +55,31 @@ FENCE_AFTER_MS_MIN = 1_000
 
 
 def decide_founding(
-    state: ClusterState, cluster_id: bytes, settings: Settings, inherited: ShardMap | None = None
+    state: ClusterState,
+    cluster_id: bytes,
+    settings: Settings,
+    inherited: tuple[Registration, ShardMap] | None = None,
 ) -> Decision:
-    """Found a cluster: the first record of its log.
+    """Found a cluster: the first records of its log.
 
-    `inherited` is the map of a single node that becomes the first of several: it keeps its data
-    and its epochs, and is primary again as soon as it registers.
+    `inherited` is a single node with its map, which becomes the first of several: it keeps its
+    data and its epochs, and is primary again as soon as it registers.
     """
     assert not state.cluster_id, "a cluster is founded once"
     check_settings(settings)
-    taken: list[tuple[ShardId, ShardRow]] = []
-    for number, old in enumerate(inherited.shards if inherited is not None else ()):
-        row = ShardRow(old.epoch, 1, holders=(old.primary,), eligible=(old.primary,))
-        taken.append((ShardId(number), row))
     said = f"founded cluster {cluster_id.hex()}"
-    record = Record(said, Founded(cluster_id, settings), tuple(taken))
-    return Decision((record,), f"{said.capitalize()}.")
+    draft = Draft(state)
+    draft.add(Record(said, Founded(cluster_id, settings)))
+    if inherited is not None:
+        first, old_map = inherited
+        assert len(old_map.shards) == len(state.rows), "the number of shards never changes"
+        taken = tuple(
+            (ShardId(shard), ShardRow(old.epoch, 1, holders=(first.node,), eligible=(first.node,)))
+            for shard, old in enumerate(old_map.shards)
+        )
+        node = replace(node_of(first, session=0), live=False)
+        draft.add(Record(f"took over what node {node.id} holds", NodeRegistered(node), taken))
+    return draft.decision()
 
 
 def check_settings(settings: Settings) -> None:
@@ -198,9 +208,10 @@ class Controller:
         The sentence is empty if there is nothing to say. Cheap when nothing changed.
         """
         draft = Draft(self.state)
+        # Before fencing: who is fenced in this very pass has only begun to be away.
+        add_given_up(draft, self.soft, now_ms)
         add_silent_fenced(draft, self.soft, self.rules, now_ms)
         add_promotions(draft, self.soft, self.rules)
-        add_given_up(draft, self.soft, now_ms)
         handing_over = any(row.successor != NOBODY for row in self.state.rows)
         key = self.state.map_version, self.state.nodes_version
         if draft.records or handing_over or key != self._planned_for:

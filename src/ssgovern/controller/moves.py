@@ -5,8 +5,8 @@ if the one that goes is primary, drop that one. Each step is a record, and what 
 in the row itself, so that a new controller goes on where the old one stopped. Steps are found
 from the state alone, every time anew.
 
-A drop never takes the in-sync set below its minimum, and a node is never added where nobody can
-bring it up to date. At most `moves_max` rows have something under way.
+A copy in sync is dropped only when all others are in sync, and a node is never added where nobody
+can bring it up to date. At most `moves_max` rows have something under way.
 """
 
 from __future__ import annotations
@@ -100,18 +100,20 @@ def _next_step(
         return "added a copy of", rows.move_ended(row)
     if goes == row.primary:
         return "began to hand over", rows.handover_begun(row, row.incoming)
-    if may_drop(row, goes, state.settings.min_in_sync):
+    if may_drop(row, goes):
         return "finished the move of", rows.dropped(row, goes)
-    return "", None
+    # The copy has to stay for now, and others need not wait for that: it is surplus, and goes
+    # as soon as it may.
+    return "added a copy of", rows.move_ended(row)
 
 
-def may_drop(row: ShardRow, node: NodeId, min_in_sync: int) -> bool:
-    """Whether a row can do without a node: writes go on, and no last copy goes."""
+def may_drop(row: ShardRow, node: NodeId) -> bool:
+    """Whether a row can do without a node: a copy in sync goes only when all others are."""
     if node == row.primary or node in row.eligible:
         return False
-    if node not in row.in_sync:
-        return bool(row.in_sync)
-    return len(row.in_sync) - 1 >= max(1, min(min_in_sync, len(row.holders) - 1))
+    return node not in row.in_sync or all(
+        other in row.in_sync for other in row.holders if other != node
+    )
 
 
 def add_moves(draft: Draft, rules: Rules) -> None:
@@ -211,7 +213,7 @@ def _drop_surplus(draft: Draft, rules: Rules) -> None:
             if successor != NOBODY and room > 0:
                 room -= 1
                 changed.append((shard, rows.handover_begun(row, successor)))
-        elif may_drop(row, goes, state.settings.min_in_sync):
+        elif may_drop(row, goes):
             placement.remove(shard, goes)
             changed.append((shard, rows.dropped(row, goes)))
     draft.change_rows(

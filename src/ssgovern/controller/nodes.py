@@ -8,7 +8,7 @@ behalf of its earlier life can put it back (KIP-966; no ABA on a quick restart).
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ssgovern.controller import rows
 from ssgovern.controller.rules import Decision, Draft, Rules, add_promotions, named
@@ -65,17 +65,8 @@ def decide_registration(
         add_fencing(draft, [asked.node], "started again")
         add_promotions(draft, soft, rules)
     session = known.session + 1 if known is not None else 1
-    node = Node(
-        asked.node,
-        asked.name,
-        asked.address,
-        asked.zone,
-        asked.directory_id,
-        asked.boot_id,
-        session,
-        leaving=known is not None and known.leaving,
-        candidate=asked.candidate,
-    )
+    leaving = known is not None and known.leaving
+    node = replace(node_of(asked, session), leaving=leaving)
     changed = [
         (ShardId(shard), rows.without_eligible(row, asked.node))
         for shard, row in enumerate(draft.state.rows)
@@ -88,6 +79,20 @@ def decide_registration(
     draft.add(Record(said, NodeRegistered(node), tuple(changed)))
     add_promotions(draft, soft, rules)
     return draft.decision()
+
+
+def node_of(asked: Registration, session: int) -> Node:
+    """Return the node as the state keeps it."""
+    return Node(
+        asked.node,
+        asked.name,
+        asked.address,
+        asked.zone,
+        asked.directory_id,
+        asked.boot_id,
+        session,
+        candidate=asked.candidate,
+    )
 
 
 def _check_cluster(state: ClusterState, asked: Registration) -> None:
@@ -176,7 +181,7 @@ def add_fencing(draft: Draft, fenced: Sequence[NodeId], why: str) -> None:
         if any(node in gone for node in row.in_sync)
     ]
     lost = sum(draft.state.rows[shard].primary in gone for shard, _ in changed)
-    said = f"fenced {named(fenced, 'node')} ({why}), primary of {lost} shards"
+    said = f"fenced {named(fenced, 'node')} ({why}), primary of {lost} shard{'s' * (lost != 1)}"
     draft.add(Record(said, NodesFenced(tuple(fenced)), tuple(changed)))
 
 
@@ -195,11 +200,19 @@ def add_silent_fenced(draft: Draft, soft: SoftState, rules: Rules, now_ms: float
 def add_given_up(draft: Draft, soft: SoftState, now_ms: float) -> None:
     """Give up nodes that are away for too long, so that their shards are copied elsewhere."""
     settings = draft.state.settings
-    for node in draft.state.sorted_nodes():
-        away = not node.live and not node.lost
-        if away and soft.away_ms(node.id, now_ms) >= settings.lost_after_ms:
-            said = f"gave up node {node.id} (away for {settings.lost_after_ms / 1000:g} s)"
-            draft.add(Record(said, NodeMarked(node.id, node.leaving, lost=True)))
+    given_up = [
+        node
+        for node in draft.state.sorted_nodes()
+        if not node.live
+        and not node.lost
+        and soft.away_ms(node.id, now_ms) >= settings.lost_after_ms
+    ]
+    why = f"(away for {settings.lost_after_ms / 1000:g} s)"
+    clause = f"gave up {named((node.id for node in given_up), 'node')} {why}" if given_up else ""
+    for node in given_up:
+        marked = NodeMarked(node.id, node.leaving, lost=True)
+        draft.add(Record(f"gave up node {node.id} {why}", marked), clause)
+        clause = ""
 
 
 def add_removed(draft: Draft) -> None:

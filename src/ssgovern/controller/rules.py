@@ -63,11 +63,13 @@ class Draft:
         self.records: list[Record] = []
         self.clauses: list[str] = []
 
-    def add(self, record: Record) -> None:
-        """Decide one more record."""
+    def add(self, record: Record, clause: str | None = None) -> None:
+        """Decide one more record. The sentence says its reason, or a clause for several."""
         self.state.replay(record)
         self.records.append(record)
-        self.clauses.append(record.reason)
+        said = record.reason if clause is None else clause
+        if said:
+            self.clauses.append(said)
 
     def change_rows(self, reason: str, changed: Iterable[tuple[ShardId, ShardRow]]) -> None:
         """Decide new rows, if there are any."""
