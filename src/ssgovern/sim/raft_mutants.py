@@ -11,7 +11,7 @@ from ssgovern.model import NodeId
 from ssgovern.raft import Config, Entry, HardState, Message, Raft, RaftLog, Ready
 from ssgovern.raft.follower import Follower
 from ssgovern.raft.leader import Leader
-from ssgovern.raft.messages import Heartbeat, HeartbeatAnswer, InstallSnapshot, PreVote, Vote
+from ssgovern.raft.messages import Heartbeat, HeartbeatAnswer, PreVote, Vote
 from ssgovern.raft.progress import Progress
 
 
@@ -154,13 +154,6 @@ class _CommitsByOwnLast(Raft):
     follower_type = _CommitsToOwnLast
 
 
-class _InstallsOverLongerLog(Follower):
-    """Drops acknowledged entries beyond a snapshot that its log contains."""
-
-    def _holds(self, message: InstallSnapshot) -> bool:
-        return False
-
-
 class _KeepsConfigOfCutEntries(RaftLog):
     def truncate(self, first: int) -> None:
         configs = list(self._configs)
@@ -188,7 +181,6 @@ MUTANTS: Final[dict[str, type[Raft]]] = {
     "counts-old-terms": _with_leader(_CountsOldTerms),
     "cuts-on-every-append": _with_follower(_CutsOnEveryAppend),
     "does-not-repair": _with_leader(_DoesNotRepair),
-    "installs-over-longer-log": _with_follower(_InstallsOverLongerLog),
     "keeps-config-of-cut-entries": _with_log(_KeepsConfigOfCutEntries),
     "keeps-conflicts": _with_follower(_KeepsConflicts),
     "leaves-joint-early": _with_leader(_LeavesJointEarly),
