@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import os
+import socket
 from collections.abc import Callable
 
 from ssgovern import limits
@@ -291,5 +293,15 @@ async def open_channel(host: str, port: int, on_push: OnPush, *, deadline: float
     except TimeoutError:
         raise UnavailableError(f"{host}:{port} does not answer") from None
     except OSError as error:
-        raise UnavailableError(f"{host}:{port}: {error.strerror or error}") from None
+        raise UnavailableError(f"{host}:{port}: {_reason_of(error)}") from None
+    except UnicodeError:
+        # The standard library's word for a name that cannot be one, like `a..b`.
+        raise UnavailableError(f"{host!r} is not the name of a host") from None
     return channel
+
+
+def _reason_of(error: OSError) -> str:
+    """Return the system's words; asyncio puts its own, with the whole socket address, first."""
+    if isinstance(error, socket.gaierror) or not error.errno:
+        return error.strerror or str(error)
+    return os.strerror(error.errno)
