@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Self
 
 from ssgovern import limits
 from ssgovern.client.holdings import registration
-from ssgovern.errors import LimitExceededError
+from ssgovern.errors import InvalidArgumentError, LimitExceededError
 from ssgovern.model import (
     Instance,
     ServiceKey,
@@ -92,6 +92,35 @@ class Registration:
         await self.deregister()
 
 
+def check_pairs(metadata: Mapping[str, str]) -> None:
+    """Raise unless these pairs may be sent."""
+    pairs: Iterable[tuple[object, object]] = metadata.items()
+    for key, value in pairs:
+        # Callers without types find out here, and so does text that came from bytes that are
+        # no UTF-8: what encodes messages has no words for either.
+        if not (isinstance(key, str) and isinstance(value, str) and _is_encodable(value)):
+            raise InvalidArgumentError(
+                f"metadata {key!r}: {value!r}: keys and values are text", field="metadata"
+            )
+    check_metadata(metadata)
+
+
+def _is_encodable(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def check_revision(revision: int) -> None:
+    """Raise unless this may be the revision of a condition; 0 is none."""
+    if not 0 <= revision < 1 << 64:
+        raise InvalidArgumentError(
+            f"revision {revision}: allowed are 0 to {(1 << 64) - 1}", field="if_revision"
+        )
+
+
 def checked(instance: Instance) -> Instance:
     """Return an instance with its id, or raise what the node would answer."""
     if not instance.id:
@@ -104,7 +133,7 @@ def checked(instance: Instance) -> Instance:
         instance.zone,
         instance.version,
     )
-    check_metadata(instance.metadata)
+    check_pairs(instance.metadata)
     encoded_bytes = registration(ServiceKey("", "", ""), instance).instance.ByteSize()
     if encoded_bytes > limits.INSTANCE_BYTES_MAX:
         raise LimitExceededError(

@@ -21,7 +21,7 @@ from ssgovern.client.backoff import Backoff
 from ssgovern.client.balancer import Strategy
 from ssgovern.client.cache import Cache
 from ssgovern.client.holdings import Holdings, in_batches, registration
-from ssgovern.client.registration import Registration, checked
+from ssgovern.client.registration import Registration, check_pairs, check_revision, checked
 from ssgovern.client.session import RETRY_FIRST_S, RETRY_MOST_S, Session
 from ssgovern.client.subscription import PrefixSubscription, Subscription
 from ssgovern.client.values import ConnectionState, NodeStatus, ServiceSummary
@@ -40,7 +40,6 @@ from ssgovern.model import (
     ServiceKey,
     Status,
     check_key,
-    check_metadata,
     check_name,
     check_prefix,
     check_text,
@@ -120,6 +119,7 @@ class Registry:
         loop = asyncio.get_running_loop()
         if self._cache_dir is not None:
             await self._open_cache(self._cache_dir)
+        self._session.start()
         self._upkeep = loop.create_task(self._session.run(), name="ssgovern upkeep")
         self._upkeep.add_done_callback(self._on_upkeep_ended)
 
@@ -140,8 +140,11 @@ class Registry:
             self._watches.close(error)
             if self._watches.cache is not None:
                 self._watches.cache.stop()
-            await self._end_tasks()
-            self._closed.set()
+            try:
+                await self._end_tasks()
+            finally:
+                # Also if who closes was cancelled: others must not wait for it.
+                self._closed.set()
 
     async def _end_tasks(self) -> None:
         if self._upkeep is not None:
@@ -340,6 +343,7 @@ class Registry:
         """
         key = self._key(service, group)
         check_name("instance id", instance_id)
+        check_revision(if_revision)
         if not if_revision:
             # Before it is sent: whatever becomes of the request, the caller wants it gone, and
             # a lost session must not bring it back.
@@ -384,10 +388,11 @@ class Registry:
         """
         key = self._key(service, group)
         check_name("instance id", instance_id)
+        check_revision(if_revision)
         if weight is not None:
             check_weight(weight)
         pairs = {**(metadata or {}), **(metadata_set or {})}
-        check_metadata(pairs)
+        check_pairs(pairs)
         change = native_pb2.InstanceChange(
             weight=weight,
             status=None if status is None else model_pb2.Status.Name(status),
@@ -481,6 +486,7 @@ class Registry:
 
         Many subscriptions to one service share what the node sends.
         """
+        self._session.check_started()
         return Subscription(
             self._watches,
             self._key(service, group),
@@ -494,6 +500,7 @@ class Registry:
         self, prefix: str, *, group: str = DEFAULT_GROUP, timeout: float | None = None
     ) -> PrefixSubscription:
         """Follow all services of a group whose names start with a prefix; empty: all."""
+        self._session.check_started()
         check_name("group", group)
         check_prefix("prefix", prefix)
         return PrefixSubscription(

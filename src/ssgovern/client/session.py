@@ -36,7 +36,7 @@ from ssgovern.errors import (
 from ssgovern.model import session_id_of
 from ssgovern.runtime import Runtime
 from ssgovern.transport.channel import Channel, ConnectionLostError, open_channel
-from ssgovern.wire.codec import decode, encode, error_from_message
+from ssgovern.wire.codec import decode, encode, error_from_message, key_from_wire
 from ssgovern.wire.frames import PROTOCOL_VERSION_MAX, PROTOCOL_VERSION_MIN, MessageType
 from ssgovern.wire.pb import native_pb2
 
@@ -89,6 +89,7 @@ class Session:
         self._must_register_again = False
         """A hello opened a new session, or may have, and not all of it was done."""
         self._in_flight = asyncio.Semaphore(limits.CLIENT_IN_FLIGHT_MAX)
+        self._started = False
         self._closed: SsGovernError | None = None
         self._closing = asyncio.Event()
         self.state = ConnectionState(connected=False, since=self._now())
@@ -150,8 +151,10 @@ class Session:
     async def connected(self, deadline: float) -> Channel:
         """Return the connection, waiting for one until the deadline."""
         while True:
+            self.check_started()
             if self._closed is not None:
-                raise self._closed
+                # A new one each time: one that is raised again and again collects tracebacks.
+                raise ClosedError(self._closed.message)
             if self._ready is not None and self._ready.is_open:
                 return self._ready
             self._changed.clear()
@@ -162,6 +165,15 @@ class Session:
                     await self._changed.wait()
             except TimeoutError:
                 raise UnavailableError(f"no node at {addresses}: {reason}") from None
+
+    def start(self) -> None:
+        """Let requests wait for the connection that `run` is about to make."""
+        self._started = True
+
+    def check_started(self) -> None:
+        """Raise ClosedError if nobody is going to make a connection."""
+        if not self._started:
+            raise ClosedError("the client is not open; use it with `async with`")
 
     def refresh_after(self, outcomes: Iterable[object]) -> None:
         """Redial if one of these asks for it, as parts of an answer may."""
@@ -323,6 +335,10 @@ class Session:
         while registrations:
             refused: list[native_pb2.Registration] = []
             for batch in in_batches(registrations):
+                # What was asked to go since must not come back.
+                batch = [item for item in batch if self._is_held(item)]
+                if not batch:
+                    continue
                 request = native_pb2.RegisterRequest(registrations=batch)
                 deadline = loop.time() + REGISTER_AGAIN_TIMEOUT_S
                 try:
@@ -343,6 +359,9 @@ class Session:
             registrations = refused
             if refused:
                 await asyncio.sleep(backoff.next_pause_s())
+
+    def _is_held(self, item: native_pb2.Registration) -> bool:
+        return self._holdings.held(key_from_wire(item.service), item.instance.id) is not None
 
     # --- state -----------------------------------------------------------------------------
 

@@ -17,7 +17,7 @@ from ssgovern.client.backoff import Backoff
 from ssgovern.client.cache import Cache, CachedList
 from ssgovern.client.values import Change
 from ssgovern.client.view import GAP, Gap, ServiceView
-from ssgovern.errors import RemoteProtocolError, Retry, SsGovernError
+from ssgovern.errors import ClosedError, RemoteProtocolError, Retry, SsGovernError
 from ssgovern.model import ORIGIN, LogPosition, Pattern, ServiceKey
 from ssgovern.runtime import Runtime
 from ssgovern.transport.channel import Channel
@@ -155,7 +155,7 @@ class Watches:
     def open(self, target: Target, reader: Reader) -> Watch:
         """Return the watch of a target, with one more reader."""
         if self._closed is not None:
-            raise self._closed
+            raise ClosedError(self._closed.message)
         watch = self._watches.get(target)
         if watch is None:
             watch = self._watches[target] = Watch(target, self._runtime.wall_ms())
