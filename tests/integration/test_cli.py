@@ -170,6 +170,20 @@ def test_an_instance_from_register_to_deregister(node: Node, start: Callable[...
     assert node.run("get", "orders", "-n", "prod", "-g", "shop").returncode == 1
 
 
+def test_a_refusal_is_told_in_one_sentence(node: Node) -> None:
+    """Wrong values end with 2 and their own message: no traceback, nothing about connections."""
+    for arguments, message in (
+        (("register", "orders", "--port", "0"), "Error: port 0: allowed are 1 to 65535."),
+        (("register", "orders", "-p", "1", "--weight", "nan"), "Error: weight nan"),
+        (("deregister", "orders", "i1", "--if-revision", "-1"), "Error: revision -1"),
+        (("update", "orders", "i1", "--meta", "a=\udcff"), "Error: metadata 'a'"),
+    ):
+        refused = node.run(*arguments)
+        assert refused.returncode == 2
+        assert refused.stderr.startswith(message)
+        assert refused.stderr.count("\n") == 1
+
+
 def test_watch_shows_the_list_and_every_change(node: Node, start: Callable[..., Running]) -> None:
     """Added, changed in words, removed; for a prefix of services; Ctrl-C ends with 130."""
     registered(start, node, "payments", "-p", "1")

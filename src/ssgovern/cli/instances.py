@@ -70,20 +70,20 @@ async def register(
     """Register an instance of SERVICE and keep it alive until Ctrl-C."""
     connection = ConnectionReport("it is registered again when the server is back")
     async with connected(target, connection.tell) as registry:
-        registration = await registry.register(
-            service,
-            port=port,
-            host=host,
-            instance_id=instance_id,
-            group=target.group_name,
-            ephemeral=not persistent,
-            weight=weight,
-            zone=zone,
-            version=version,
-            metadata=meta,
-        )
-        name = registration.instance.id
         with connection.while_needed():
+            registration = await registry.register(
+                service,
+                port=port,
+                host=host,
+                instance_id=instance_id,
+                group=target.group_name,
+                ephemeral=not persistent,
+                weight=weight,
+                zone=zone,
+                version=version,
+                metadata=meta,
+            )
+            name = registration.instance.id
             async with stop_requested() as stop:
                 _say(target, "registered", service, name, "stays until Ctrl-C")
                 await stop.wait()
