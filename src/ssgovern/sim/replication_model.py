@@ -54,6 +54,7 @@ from ssgovern.sim.replication_controller import (
 from ssgovern.wire.pb import log_pb2
 
 RECORD: Final = log_pb2.Record()
+VALIDATE_EVERY: Final = 8
 LEASE_FOREVER: Final = 1 << 60
 
 
@@ -171,6 +172,7 @@ class ModelNode:
         self.disk = ModelDisk()
         self.life = 0
         self.intact = True
+        self.events = 0
         self.boot()
 
     def boot(self) -> None:
@@ -224,7 +226,7 @@ class ModelNode:
             self.queue += core.on_append(parcel)
         else:
             self.queue += core.on_snapshot(parcel)
-        core.validate()
+        self._validate()
 
     def _on_answer(self, core: ReplicatedPrimary, parcel: Parcel) -> None:
         if isinstance(parcel, Appended):
@@ -235,7 +237,7 @@ class ModelNode:
             self._perform(core.on_fenced(parcel))
         elif isinstance(parcel, InSyncRefused):
             core.on_in_sync_refused(parcel)
-        core.validate()
+        self._validate()
 
     def _on_row(self, row: Assigned) -> None:
         if row.version <= self.version:
@@ -364,7 +366,9 @@ class ModelNode:
             self.cluster.truth.on_apply(self.node, entry, self.digest)
 
     def _validate(self) -> None:
-        if self.core is not None:
+        """Validate the core now and then: it takes as long as the log is."""
+        self.events += 1
+        if self.core is not None and self.events % VALIDATE_EVERY == 0:
             self.core.validate()
 
     # --- what befalls a node ---------------------------------------------------------------

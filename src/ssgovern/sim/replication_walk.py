@@ -31,6 +31,7 @@ from ssgovern.sim.replication_mutants import HONEST, MUTANTS, Mutant
 STEPS_PER_WALK: Final = 1_000
 HEAL_ROUNDS_MAX: Final = 2_000
 PARCELS_MAX: Final = 120
+CALM_PARCELS_MAX: Final = 100
 STORY_LINES: Final = 60
 
 
@@ -211,6 +212,8 @@ class Walk:
             if cluster.controller.primary is None and round_number > 5:
                 self._check_hopeless()
                 return
+            if round_number > 20 and len(cluster.parcels) > CALM_PARCELS_MAX:
+                raise ViolationError(f"{len(cluster.parcels)} messages where nothing happens")
             if self._converged():
                 self._tell("convergence", "")
                 return
