@@ -14,7 +14,7 @@ from __future__ import annotations
 from ssgovern.controller import rows
 from ssgovern.controller.placement import Move, Placement, Primaries
 from ssgovern.controller.rows import NOBODY, ShardRow
-from ssgovern.controller.rules import Draft, Rules, named
+from ssgovern.controller.rules import Draft, Rules, counted, named
 from ssgovern.controller.soft import SoftState
 from ssgovern.controller.state import ClusterState
 from ssgovern.model import NodeId, ShardId
@@ -54,7 +54,8 @@ def add_first_placement(draft: Draft) -> None:
         holders = placement.holders[move.shard]
         tried.rows[move.shard] = rows.placed(state.rows[move.shard], holders, move.target)
     draft.change_rows(
-        f"placed {len(fresh)} empty shards on {takers} nodes, {placement.copies} copies each",
+        f"placed {counted(len(fresh), 'empty shard')} on {counted(takers, 'node')}, "
+        f"{placement.copies} of each",
         [(shard, tried.rows[shard]) for shard in fresh],
     )
 
@@ -159,7 +160,8 @@ def _empty_leaving_primaries(draft: Draft, rules: Rules) -> None:
             count[successor] = count.get(successor, 0) + 1
             begun.append((ShardId(number), rows.handover_begun(row, successor)))
     draft.change_rows(
-        f"began to hand over {len(begun)} shards, because their primary is leaving", begun
+        f"began to hand over {counted(len(begun), 'shard')}, because their primary is leaving",
+        begun,
     )
 
 

@@ -11,7 +11,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 from ssgovern.controller import rows
-from ssgovern.controller.rules import Decision, Draft, Rules, add_promotions, named
+from ssgovern.controller.rules import Decision, Draft, Rules, add_promotions, counted, named
 from ssgovern.controller.soft import SoftState
 from ssgovern.controller.state import (
     ClusterState,
@@ -181,7 +181,7 @@ def add_fencing(draft: Draft, fenced: Sequence[NodeId], why: str) -> None:
         if any(node in gone for node in row.in_sync)
     ]
     lost = sum(draft.state.rows[shard].primary in gone for shard, _ in changed)
-    said = f"fenced {named(fenced, 'node')} ({why}), primary of {lost} shard{'s' * (lost != 1)}"
+    said = f"fenced {named(fenced, 'node')} ({why}), primary of {counted(lost, 'shard')}"
     draft.add(Record(said, NodesFenced(tuple(fenced)), tuple(changed)))
 
 
@@ -235,8 +235,8 @@ def decide_leave(state: ClusterState, node_id: NodeId) -> Decision:
     remaining = sum(other.stays for other in state.nodes.values() if other.id != node_id)
     if remaining < max(1, state.settings.min_in_sync):
         raise InvalidArgumentError(
-            f"without node {node_id} there would be {remaining} nodes, and min_in_sync is "
-            f"{state.settings.min_in_sync}: add a node first, or lower min_in_sync",
+            f"without node {node_id} there would be {counted(remaining, 'node')}, and "
+            f"min_in_sync is {state.settings.min_in_sync}: add a node first, or lower min_in_sync",
             field="node_id",
         )
     draft = Draft(state)

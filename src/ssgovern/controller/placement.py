@@ -78,6 +78,7 @@ class Placement:
         self.copies = min(state.settings.copies, len(staying))
         self.spread = min(self.copies, len(self.zones))
         self.shares = shares(self.zones, len(state.rows), self.copies) if staying else {}
+        self._primary = [row.primary for row in state.rows]
         self.movable: list[bool] = []
         self.holders: list[list[NodeId]] = []
         self.held: dict[NodeId, list[ShardId]] = {node.id: [] for node in state.sorted_nodes()}
@@ -164,10 +165,14 @@ class Placement:
         return move
 
     def _edge(self, source: NodeId, target: NodeId) -> Move | None:
+        found = None
         for shard in self.held[source]:
             if self.movable[shard] and self.allows(shard, source, target):
-                return Move(shard, source, target)
-        return None
+                if self._primary[shard] != source:
+                    return Move(shard, source, target)
+                # Costs a hand-over, and often a second one for balance: only if need be.
+                found = found or Move(shard, source, target)
+        return found
 
 
 class Primaries:

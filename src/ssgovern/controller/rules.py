@@ -95,6 +95,11 @@ def named(things: Iterable[int], what: str) -> str:
     return f"{what}s {', '.join(numbers[:-1])} and {numbers[-1]}"
 
 
+def counted(number: int, what: str) -> str:
+    """Return "1 node" or "3 nodes"."""
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
 def add_promotions(draft: Draft, soft: SoftState, rules: Rules) -> None:
     """Give a primary to each shard that has none, if anybody may be it.
 
