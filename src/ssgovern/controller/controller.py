@@ -144,6 +144,10 @@ class Controller:
             raise FencedError(f"session {session} of node {node} is fenced", node=node)
         self.soft.hear(node, now_ms, positions)
 
+    def suspend(self, ms: float) -> None:
+        """Take note that this node's own loop stalled: heartbeats waited, nobody was silent."""
+        self.soft.suspend(ms)
+
     def decide_registration(self, asked: Registration, now_ms: float) -> Decision:
         """Grant a session (`nodes.decide_registration`)."""
         return decide_registration(self.state, self.soft, self.rules, asked, now_ms)

@@ -36,6 +36,11 @@ class SoftState:
         if positions:
             self._positions.setdefault(node, {}).update(positions)
 
+    def suspend(self, ms: float) -> None:
+        """Count a time in which this controller could hear nobody as no silence of anybody."""
+        for node in self._heard:
+            self._heard[node] += ms
+
     def forget_positions(self, node: NodeId) -> None:
         """A new session tells its positions anew."""
         self._positions.pop(node, None)

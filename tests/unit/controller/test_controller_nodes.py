@@ -149,6 +149,14 @@ def test_a_new_controller_gives_everybody_the_full_time(make_cluster: MakeCluste
     assert heir.decide_pass(65_000).records != ()
 
 
+def test_a_stall_of_the_controller_is_nobodys_silence(make_cluster: MakeCluster) -> None:
+    """What it could not hear it does not hold against anybody; what comes after it does."""
+    cluster = make_cluster(3)
+    cluster.controller.suspend(20_000)
+    assert cluster.controller.decide_pass(24_999).records == ()
+    assert cluster.controller.decide_pass(25_000).records != ()
+
+
 def test_a_node_just_fenced_is_not_given_up_for_an_earlier_absence(
     make_cluster: MakeCluster,
 ) -> None:
