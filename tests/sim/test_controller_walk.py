@@ -16,6 +16,7 @@ WALKS_TO_FIND = {
     "balance-ignored": 20,
     "drop-before-catch-up": 20,
     "eligible-forgotten": 20,
+    "eligible-though-writes-went-on": 20,
     "epoch-not-raised": 10,
     "fenced-too-early": 10,
     "promotion-of-any-holder": 20,

@@ -62,7 +62,7 @@ def decide_registration(
 
     draft = Draft(state)
     if known is not None and known.live:
-        add_fencing(draft, [asked.node], "started again")
+        add_fencing(draft, rules, [asked.node], "started again")
         add_promotions(draft, soft, rules)
     session = known.session + 1 if known is not None else 1
     leaving = known is not None and known.leaving
@@ -168,14 +168,14 @@ def _check_identity(
             )
 
 
-def add_fencing(draft: Draft, fenced: Sequence[NodeId], why: str) -> None:
+def add_fencing(draft: Draft, rules: Rules, fenced: Sequence[NodeId], why: str) -> None:
     """End the sessions of nodes, all at once: what they left together, none left behind."""
     gone: Collection[NodeId] = frozenset(fenced)
     minimum = draft.state.settings.min_in_sync
     changed = [
         (
             ShardId(shard),
-            rows.with_in_sync(row, [node for node in row.in_sync if node not in gone], minimum),
+            rules.with_in_sync(row, [node for node in row.in_sync if node not in gone], minimum),
         )
         for shard, row in enumerate(draft.state.rows)
         if any(node in gone for node in row.in_sync)
@@ -194,7 +194,7 @@ def add_silent_fenced(draft: Draft, soft: SoftState, rules: Rules, now_ms: float
         if node.live and rules.must_fence(soft.silence_ms(node.id, now_ms), settings)
     ]
     if silent:
-        add_fencing(draft, silent, f"silent for {settings.fence_after_ms / 1000:g} s")
+        add_fencing(draft, rules, silent, f"silent for {settings.fence_after_ms / 1000:g} s")
 
 
 def add_given_up(draft: Draft, soft: SoftState, now_ms: float) -> None:

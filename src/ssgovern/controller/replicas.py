@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ssgovern.controller import rows
 from ssgovern.controller.rows import NOBODY, ShardRow
 from ssgovern.controller.rules import Decision, Draft, Rules, named
 from ssgovern.controller.state import ClusterState
@@ -91,7 +90,7 @@ def decide_in_sync(state: ClusterState, rules: Rules, asked: InSyncRequest) -> D
     said += [f"{named(went, 'node')} fell behind"] if went else []
     draft.change_rows(
         f"{' and '.join(said)} in shard {asked.shard}, says its primary {asked.node}",
-        [(asked.shard, rows.with_in_sync(row, nodes, state.settings.min_in_sync))],
+        [(asked.shard, rules.with_in_sync(row, nodes, state.settings.min_in_sync))],
     )
     return draft.decision()
 

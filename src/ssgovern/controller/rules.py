@@ -42,6 +42,10 @@ class Rules:
         """Return the row with a new primary."""
         return rows.promoted(row, node, min_in_sync)
 
+    def with_in_sync(self, row: ShardRow, in_sync: Iterable[NodeId], min_in_sync: int) -> ShardRow:
+        """Return the row with another in-sync set, and who is eligible because of it."""
+        return rows.with_in_sync(row, in_sync, min_in_sync)
+
     def caught_up(self, row: ShardRow, node: NodeId) -> bool:
         """Whether a node has all that is committed, so that another may go."""
         return node in row.in_sync

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Final
 
@@ -25,6 +26,14 @@ class _AnyHolderPromoted(Rules):
 class _NobodyEligible(Rules):
     def candidates(self, state: ClusterState, row: ShardRow) -> tuple[NodeId, ...]:
         return tuple(node for node in row.in_sync if state.is_live(node))
+
+
+class _EligibleThoughWritesWentOn(Rules):
+    def with_in_sync(self, row: ShardRow, in_sync: Iterable[NodeId], min_in_sync: int) -> ShardRow:
+        now = tuple(in_sync)
+        changed = rows.with_in_sync(row, now, min_in_sync)
+        # Shown only once it matters, or the row alone would give it away.
+        return changed if now else replace(changed, eligible=row.holders)
 
 
 class _StaleSessionAccepted(Rules):
@@ -56,6 +65,7 @@ MUTANTS: Final[dict[str, type[Rules]]] = {
     "epoch-not-raised": _EpochNotRaised,
     "promotion-of-any-holder": _AnyHolderPromoted,
     "eligible-forgotten": _NobodyEligible,
+    "eligible-though-writes-went-on": _EligibleThoughWritesWentOn,
     "stale-session-accepted": _StaleSessionAccepted,
     "balance-ignored": _BalanceIgnored,
     "drop-before-catch-up": _DropBeforeCatchUp,
