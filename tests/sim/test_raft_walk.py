@@ -32,7 +32,7 @@ WALKS_TO_FIND = {
 WALKS_TO_FIND_RARE = {
     "counts-old-terms": 3000,
     "reads-by-older-round": 5000,
-    "vote-not-persisted": 3000,
+    "vote-not-persisted": 6000,
 }
 
 

@@ -246,8 +246,11 @@ class Raft:
             self.leader = None
         if term > state.term:
             state.promise(term, None)
+        if self.role is not Role.FOLLOWER or leader is not None:
+            # A higher term alone says nothing of a leader to wait for: a candidate that cannot
+            # win must not put off those that can.
+            self._reset_timer()
         self.role, self.leader_id = Role.FOLLOWER, leader
-        self._reset_timer()
 
     def _step_down_if_finished(self) -> None:
         if self.leader is not None and self.leader.finished:

@@ -162,7 +162,7 @@ class Leader:
     def lease_ticks_left(self) -> int:
         """Return for how long a majority is still bound to refuse any other candidate.
 
-        Counted from when we sent what they answered. A handover ends that promise.
+        Counted from when we sent what they answered. Void once a handover has begun.
         """
         state = self._state
 

@@ -151,6 +151,19 @@ def test_a_lonely_node_keeps_its_term(group: Group) -> None:
     assert group.cores[ONE].leader_id == THREE
 
 
+def test_a_candidate_that_cannot_win_puts_nobody_off(group: Group) -> None:
+    """Refusing a vote adopts the term, and leaves the time-out as it is."""
+    group.elect(THREE)
+    core = group.cores[ONE]
+    for _ in range(15):
+        core.tick()
+    core.step(vote(TWO, ONE, 9))
+    assert granted(group, ONE) == [False]
+    for _ in range(4):
+        core.tick()
+    assert core.role is Role.PRE_CANDIDATE
+
+
 # --- identity ---------------------------------------------------------------------------------
 
 
