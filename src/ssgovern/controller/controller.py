@@ -150,7 +150,11 @@ class Controller:
 
     def decide_registration(self, asked: Registration, now_ms: float) -> Decision:
         """Grant a session (`nodes.decide_registration`)."""
-        return decide_registration(self.state, self.soft, self.rules, asked, now_ms)
+        decision = decide_registration(self.state, self.soft, self.rules, asked, now_ms)
+        if not decision.records:
+            # It has its session and did not hear so: asking again is a sign of life.
+            self.soft.hear(asked.node, now_ms)
+        return decision
 
     def decide_in_sync(self, asked: InSyncRequest) -> Decision:
         """Change an in-sync set (`replicas.decide_in_sync`)."""

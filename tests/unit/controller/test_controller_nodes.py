@@ -69,6 +69,9 @@ def test_asking_again_changes_nothing(make_cluster: MakeCluster) -> None:
     decision = cluster.controller.decide_registration(asked, cluster.now_ms)
     assert decision.records == ()
     assert "session 1 already" in decision.sentence
+    cluster.controller.decide_registration(asked, 4_000)
+    fenced = cluster.controller.decide_pass(8_999).records[0].change
+    assert fenced == NodesFenced((ONE, THREE)), "asking again is a sign of life"
 
 
 REFUSED: dict[str, tuple[dict[str, object], type[SsGovernError], str]] = {
