@@ -57,6 +57,7 @@ class Watch:
     """One subscription, shared by its readers."""
 
     __slots__ = (
+        "_was_whole",
         "awaited",
         "error",
         "readers",
@@ -76,6 +77,7 @@ class Watch:
         self.subscription_id: int | None = None
         self.stale_since_ms: int | None = now_ms
         self.error: SsGovernError | None = None
+        self._was_whole = False
         self.settled = asyncio.Event()
         """Set while the watch is current, and for good once it failed."""
 
@@ -90,11 +92,21 @@ class Watch:
 
     @property
     def is_loaded(self) -> bool:
-        """Whether there is a list to show, current or not."""
+        """Whether there is a list to show, current or not.
+
+        Of a pattern: what other watches know of some of its services is not a list of all.
+        """
+        if isinstance(self.target, Pattern):
+            return self._was_whole
         return any(view.loaded for view in self.views.values())
+
+    def start_from_kept(self) -> None:
+        """Take that lists kept on disk are as good as there is."""
+        self._was_whole = True
 
     def became_current(self) -> None:
         self.stale_since_ms = None
+        self._was_whole = True
         self.settled.set()
 
     def became_stale(self, now_ms: int) -> None:
@@ -217,6 +229,7 @@ class Watches:
             return
         if isinstance(watch.target, Pattern):
             for kept in self.cache.load_matching(watch.target):
+                watch.start_from_kept()
                 self._restore(kept, watch)
         elif not self._entries[watch.target].view.loaded:
             kept_one = self.cache.load(watch.target)
