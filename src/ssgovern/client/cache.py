@@ -40,6 +40,8 @@ _HEADER = struct.Struct("!8sIq16s")
 """Magic, CRC-32 of all that follows it, wall time of writing, cluster id; then a Snapshot."""
 _CRC_END = 12
 _SUFFIX = ".list"
+_ENCODE_SLICE = 256
+"""Instances encoded before the loop gets a turn."""
 _ASIDE = ".aside"
 
 
@@ -152,9 +154,15 @@ class Cache:
 
     async def _write(self, view: ServiceView, cluster_id: bytes) -> bool:
         name = _name_of(view.key)
-        content = encode_list(
-            CachedList(view.key, cluster_id, view.position, view.instances, self._runtime.wall_ms())
+        kept = CachedList(
+            view.key, cluster_id, view.position, view.instances, self._runtime.wall_ms()
         )
+        body = []
+        for part in _encoded_parts(kept):
+            body.append(part)
+            # The caller's loop is not held up by a list of thousands.
+            await asyncio.sleep(0)
+        content = _with_header(kept, b"".join(body))
         size_before = self._sizes.get(name, 0)
         if self._bytes - size_before + len(content) > limits.CLIENT_CACHE_BYTES_MAX:
             self._warn_once(
@@ -179,13 +187,24 @@ class Cache:
 
 def encode_list(kept: CachedList) -> bytes:
     """Return the content of a file."""
-    snapshot = native_pb2.Snapshot(
-        service=key_to_wire(kept.key),
-        epoch=kept.position.epoch,
-        revision=kept.position.revision,
-        instances=map(instance_to_wire, kept.instances),
+    return _with_header(kept, b"".join(_encoded_parts(kept)))
+
+
+def _encoded_parts(kept: CachedList) -> Iterator[bytes]:
+    """Yield the Snapshot in parts: protobuf merges what is concatenated."""
+    yield encode(
+        native_pb2.Snapshot(
+            service=key_to_wire(kept.key),
+            epoch=kept.position.epoch,
+            revision=kept.position.revision,
+        )
     )
-    body = encode(snapshot)
+    for start in range(0, len(kept.instances), _ENCODE_SLICE):
+        some = kept.instances[start : start + _ENCODE_SLICE]
+        yield encode(native_pb2.Snapshot(instances=map(instance_to_wire, some)))
+
+
+def _with_header(kept: CachedList, body: bytes) -> bytes:
     header = _HEADER.pack(_MAGIC, 0, kept.written_at_ms, kept.cluster_id)
     crc = zlib.crc32(body, zlib.crc32(header[_CRC_END:]))
     return _HEADER.pack(_MAGIC, crc, kept.written_at_ms, kept.cluster_id) + body

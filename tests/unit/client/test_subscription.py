@@ -21,6 +21,7 @@ from ssgovern.errors import (
 )
 from ssgovern.model import LogPosition
 from ssgovern.sim.runtime import SimRuntime
+from ssgovern.wire.codec import instance_to_wire
 from ssgovern.wire.frames import MessageType
 from ssgovern.wire.pb import native_pb2
 
@@ -315,6 +316,24 @@ def test_a_prefix_is_not_current_before_its_last_service_was_told() -> None:
     stage.play(program)
 
 
+def test_a_prefix_is_not_entered_with_what_is_known_of_one_of_its_services() -> None:
+    """Without a node, a list that another subscription has is no list of all services."""
+    stage = Stage()
+    for name in ("pay-a", "pay-b"):
+        stage.node.put(key(name), instance(1))
+
+    async def program(runtime: SimRuntime) -> None:
+        async with connect(runtime) as registry, registry.subscribe("pay-a"):
+            stage.process.kill()
+            with pytest.raises(UnavailableError):
+                await registry.subscribe_prefix("pay-").open()
+            stage.process.start()
+            async with registry.subscribe_prefix("pay-", timeout=20) as pay:
+                assert pay.services == ("pay-a", "pay-b")
+
+    stage.play(program)
+
+
 def test_left_in_the_middle_of_repairs_leaves_nothing_at_the_node() -> None:
     """Whatever is being asked for again when readers leave, the node is told to stop."""
     for seed in range(30):
@@ -488,6 +507,39 @@ def test_a_busy_service_is_written_once_a_second() -> None:
                     if name.endswith(".list"):
                         kept[disk.read(name)] = None
             assert 9 <= len(kept) <= 13
+
+    stage.play(program)
+
+
+def test_a_long_list_is_kept_without_holding_up_the_loop() -> None:
+    """A list of thousands is encoded in slices, between which the caller's tasks run."""
+    stage = Stage()
+    for number in range(3000):
+        stage.node.services.setdefault(ORDERS, {})[f"i{number}"] = instance_to_wire(
+            instance(1, id=f"i{number}")
+        )
+    stage.node.revision = 1
+
+    async def program(runtime: SimRuntime) -> None:
+        async with (
+            connect(runtime, cache_dir="lists") as registry,
+            registry.subscribe("orders"),
+        ):
+            cache = registry._watches.cache
+            assert cache is not None
+            turns = 0
+            while cache._dirty:
+                await asyncio.sleep(0)
+            while not cache._sizes:
+                turns += 1
+                await asyncio.sleep(0)
+            assert turns >= 3000 // 256
+        stage.process.kill()
+        async with (
+            connect(runtime, cache_dir="lists") as registry,
+            registry.subscribe("orders") as kept,
+        ):
+            assert len(kept.instances) == 3000
 
     stage.play(program)
 
