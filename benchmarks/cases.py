@@ -219,7 +219,7 @@ async def _fill(server: OurServer, count: int) -> None:
             request = native_pb2.RegisterRequest()
             for number in range(first, min(first + _BATCH, count // sessions)):
                 number += session * (count // sessions)
-                instance = sample_instance(f"10.1.2.3-{number:08d}")
+                instance = sample_instance(f"10.1.2.3-{number:08d}", persistent=True)
                 del instance.metadata["protocol"], instance.metadata["build"]
                 added = request.registrations.add()
                 added.service.CopyFrom(service_key(number // _PER_SERVICE))

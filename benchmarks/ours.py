@@ -19,6 +19,9 @@ from ssgovern.wire.frames import FrameReader, Kind, MessageType, encode_frame
 from ssgovern.wire.pb import model_pb2, native_pb2
 
 _PROBE_S_MAX = 5.0
+_SESSIONS_END_S_MAX = 60.0
+_OUR_OWN_SESSIONS = 5
+"""Those that ask for the status; they end a second later too."""
 _ANSWER_BYTES_MAX = 64
 """A refused registration carries its message in the answer and is longer than this."""
 
@@ -117,7 +120,14 @@ class OurServer:
         return Registering(service, tally, in_flight)
 
     async def confirm(self, _services: Sequence[int], acked: int) -> None:
-        instances = (await self.status()).instances
+        status = await self.status()
+        # The run's sessions end a second after their connections. What that costs (each of
+        # their instances is told to be unhealthy) belongs to no run.
+        async with asyncio.timeout(_SESSIONS_END_S_MAX):
+            while status.sessions > _OUR_OWN_SESSIONS:
+                await asyncio.sleep(0.5)
+                status = await self.status()
+        instances = status.instances
         held = instances - self._instances
         self._instances = instances
         if held != acked:
