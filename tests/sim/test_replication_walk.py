@@ -64,7 +64,13 @@ def test_the_walks_visit_every_kind_of_trouble() -> None:
     assert {event for event in expected if total[event] < 10} == set()
 
 
-@pytest.mark.parametrize("name", sorted(MUTANTS))
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.slow if WALKS_TO_FIND[name] >= 3000 else [])
+        for name in sorted(MUTANTS)
+    ],
+)
 def test_planted_bugs_are_found(name: str) -> None:
     """Each planted bug is found within its stated number of walks."""
     failed = walk(WALKS_TO_FIND[name], first_seed=0, mutant=MUTANTS[name])

@@ -60,7 +60,13 @@ def test_the_fuzz_visits_every_kind_of_trouble() -> None:
     assert {event for event in expected if total[event] < 10} == set()
 
 
-@pytest.mark.parametrize("name", sorted(MUTANTS))
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.slow if RUNS_TO_FIND[name] >= 2000 else [])
+        for name in sorted(MUTANTS)
+    ],
+)
 def test_planted_bugs_are_found(name: str) -> None:
     """Each planted bug is found within its stated number of runs."""
     failed = fuzz(RUNS_TO_FIND[name], first_seed=10_000, mutant=MUTANTS[name])
