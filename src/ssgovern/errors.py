@@ -28,6 +28,10 @@ class ErrorCode(IntEnum):
     SHUTTING_DOWN = 22
     SHARD_MOVED = 30
     FENCED = 31
+    SHARD_UNAVAILABLE = 32
+    NOT_CONTROLLER = 33
+    OUTCOME_UNKNOWN = 34
+    PEER_REFUSED = 35
     UNSUPPORTED_VERSION = 40
     UNSUPPORTED_TYPE = 41
     PROTOCOL = 42
@@ -147,6 +151,33 @@ class FencedError(SsGovernError):
 
     code = ErrorCode.FENCED
     retry = Retry.AFTER_REFRESH
+
+
+class ShardUnavailableError(SsGovernError):
+    """The shard has no primary that may act now; nothing was done. A newer map may help."""
+
+    code = ErrorCode.SHARD_UNAVAILABLE
+    retry = Retry.AFTER_REFRESH
+
+
+class NotControllerError(SsGovernError):
+    """Another candidate is the controller; `controller` names it, 0 if nobody is known to be."""
+
+    code = ErrorCode.NOT_CONTROLLER
+    retry = Retry.AFTER_REFRESH
+
+
+class OutcomeUnknownError(SsGovernError):
+    """The primary lost its office while the write was on its way: it may or may not be done."""
+
+    code = ErrorCode.OUTCOME_UNKNOWN
+    retry = Retry.AFTER_REFRESH
+
+
+class PeerRefusedError(SsGovernError):
+    """A node does not take another for one of its cluster; the message says why."""
+
+    code = ErrorCode.PEER_REFUSED
 
 
 class UnsupportedVersionError(SsGovernError):

@@ -49,6 +49,25 @@ class MessageType(IntEnum):
     DELTA = 41
     CURRENT = 42
     STATUS = 50
+    SHARD_MAP = 51
+    """Also pushed: what changed in the map."""
+    CLAIM = 52
+    CLUSTER_STATUS = 53
+    CLUSTER_COMMAND = 54
+    PEER_HELLO = 100
+    PEER_PROOF = 101
+    PEER_PING = 102
+    NODE_REGISTER = 110
+    NODE_HEARTBEAT = 111
+    IN_SYNC_CHANGE = 112
+    SHARD_RESIGNED = 113
+    METADATA_FETCH = 114
+    FORWARDED_COMMAND = 115
+    RAFT = 120
+    """From here on pushes: what one node tells another."""
+    REPLICATION = 121
+    SHARD_SNAPSHOT = 122
+    METADATA = 123
 
 
 Frame = tuple[int, int, int, int, bytes]

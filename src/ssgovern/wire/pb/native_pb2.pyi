@@ -35,20 +35,22 @@ class Error(_message.Message):
     def __init__(self, code: _Optional[int] = ..., retry: _Optional[int] = ..., message: _Optional[str] = ..., fields: _Optional[_Mapping[str, str]] = ...) -> None: ...
 
 class HelloRequest(_message.Message):
-    __slots__ = ("version_min", "version_max", "role", "client_name", "session_id", "session_secret")
+    __slots__ = ("version_min", "version_max", "role", "client_name", "session_id", "session_secret", "forward")
     VERSION_MIN_FIELD_NUMBER: _ClassVar[int]
     VERSION_MAX_FIELD_NUMBER: _ClassVar[int]
     ROLE_FIELD_NUMBER: _ClassVar[int]
     CLIENT_NAME_FIELD_NUMBER: _ClassVar[int]
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
     SESSION_SECRET_FIELD_NUMBER: _ClassVar[int]
+    FORWARD_FIELD_NUMBER: _ClassVar[int]
     version_min: int
     version_max: int
     role: Role
     client_name: str
     session_id: bytes
     session_secret: bytes
-    def __init__(self, version_min: _Optional[int] = ..., version_max: _Optional[int] = ..., role: _Optional[_Union[Role, str]] = ..., client_name: _Optional[str] = ..., session_id: _Optional[bytes] = ..., session_secret: _Optional[bytes] = ...) -> None: ...
+    forward: bool
+    def __init__(self, version_min: _Optional[int] = ..., version_max: _Optional[int] = ..., role: _Optional[_Union[Role, str]] = ..., client_name: _Optional[str] = ..., session_id: _Optional[bytes] = ..., session_secret: _Optional[bytes] = ..., forward: _Optional[bool] = ...) -> None: ...
 
 class HelloResponse(_message.Message):
     __slots__ = ("version", "cluster_id", "node_id", "node_name", "resumed", "session_ttl_ms", "heartbeat_interval_ms", "map_version")
@@ -190,10 +192,12 @@ class UpdateResponse(_message.Message):
     def __init__(self, epoch: _Optional[int] = ..., revision: _Optional[int] = ..., instance: _Optional[_Union[_model_pb2.Instance, _Mapping]] = ...) -> None: ...
 
 class GetRequest(_message.Message):
-    __slots__ = ("service",)
+    __slots__ = ("service", "replica_too")
     SERVICE_FIELD_NUMBER: _ClassVar[int]
+    REPLICA_TOO_FIELD_NUMBER: _ClassVar[int]
     service: _model_pb2.ServiceKey
-    def __init__(self, service: _Optional[_Union[_model_pb2.ServiceKey, _Mapping]] = ...) -> None: ...
+    replica_too: bool
+    def __init__(self, service: _Optional[_Union[_model_pb2.ServiceKey, _Mapping]] = ..., replica_too: _Optional[bool] = ...) -> None: ...
 
 class GetResponse(_message.Message):
     __slots__ = ("epoch", "revision", "instances")
@@ -206,18 +210,20 @@ class GetResponse(_message.Message):
     def __init__(self, epoch: _Optional[int] = ..., revision: _Optional[int] = ..., instances: _Optional[_Iterable[_Union[_model_pb2.Instance, _Mapping]]] = ...) -> None: ...
 
 class ListServicesRequest(_message.Message):
-    __slots__ = ("namespace", "group", "prefix", "page_size", "page_token")
+    __slots__ = ("namespace", "group", "prefix", "page_size", "page_token", "shards")
     NAMESPACE_FIELD_NUMBER: _ClassVar[int]
     GROUP_FIELD_NUMBER: _ClassVar[int]
     PREFIX_FIELD_NUMBER: _ClassVar[int]
     PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
     PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    SHARDS_FIELD_NUMBER: _ClassVar[int]
     namespace: str
     group: str
     prefix: str
     page_size: int
     page_token: str
-    def __init__(self, namespace: _Optional[str] = ..., group: _Optional[str] = ..., prefix: _Optional[str] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ...) -> None: ...
+    shards: bytes
+    def __init__(self, namespace: _Optional[str] = ..., group: _Optional[str] = ..., prefix: _Optional[str] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ..., shards: _Optional[bytes] = ...) -> None: ...
 
 class ServiceSummary(_message.Message):
     __slots__ = ("service", "instances", "available", "revision")
@@ -260,14 +266,16 @@ class KnownService(_message.Message):
     def __init__(self, service: _Optional[_Union[_model_pb2.ServiceKey, _Mapping]] = ..., epoch: _Optional[int] = ..., revision: _Optional[int] = ...) -> None: ...
 
 class SubscribeRequest(_message.Message):
-    __slots__ = ("service", "pattern", "known")
+    __slots__ = ("service", "pattern", "known", "shards")
     SERVICE_FIELD_NUMBER: _ClassVar[int]
     PATTERN_FIELD_NUMBER: _ClassVar[int]
     KNOWN_FIELD_NUMBER: _ClassVar[int]
+    SHARDS_FIELD_NUMBER: _ClassVar[int]
     service: _model_pb2.ServiceKey
     pattern: Pattern
     known: _containers.RepeatedCompositeFieldContainer[KnownService]
-    def __init__(self, service: _Optional[_Union[_model_pb2.ServiceKey, _Mapping]] = ..., pattern: _Optional[_Union[Pattern, _Mapping]] = ..., known: _Optional[_Iterable[_Union[KnownService, _Mapping]]] = ...) -> None: ...
+    shards: bytes
+    def __init__(self, service: _Optional[_Union[_model_pb2.ServiceKey, _Mapping]] = ..., pattern: _Optional[_Union[Pattern, _Mapping]] = ..., known: _Optional[_Iterable[_Union[KnownService, _Mapping]]] = ..., shards: _Optional[bytes] = ...) -> None: ...
 
 class SubscribeResponse(_message.Message):
     __slots__ = ("subscription_id",)
@@ -380,3 +388,229 @@ class StatusResponse(_message.Message):
     durability: str
     data_dir: str
     def __init__(self, node_name: _Optional[str] = ..., node_id: _Optional[int] = ..., cluster_id: _Optional[bytes] = ..., version: _Optional[str] = ..., uptime_ms: _Optional[int] = ..., shards: _Optional[int] = ..., services: _Optional[int] = ..., instances: _Optional[int] = ..., sessions: _Optional[int] = ..., connections: _Optional[int] = ..., subscriptions: _Optional[int] = ..., sessions_protected: _Optional[int] = ..., entries_committed: _Optional[int] = ..., wal_bytes: _Optional[int] = ..., wal_segments: _Optional[int] = ..., wal_batches: _Optional[int] = ..., wal_sync_us: _Optional[int] = ..., writes_refused: _Optional[str] = ..., map_version: _Optional[int] = ..., loop_stall_ms_max: _Optional[int] = ..., pushes: _Optional[int] = ..., expirations: _Optional[int] = ..., resident_bytes: _Optional[int] = ..., durability: _Optional[str] = ..., data_dir: _Optional[str] = ...) -> None: ...
+
+class ShardMapRequest(_message.Message):
+    __slots__ = ("known_version", "follow")
+    KNOWN_VERSION_FIELD_NUMBER: _ClassVar[int]
+    FOLLOW_FIELD_NUMBER: _ClassVar[int]
+    known_version: int
+    follow: bool
+    def __init__(self, known_version: _Optional[int] = ..., follow: _Optional[bool] = ...) -> None: ...
+
+class MapNode(_message.Message):
+    __slots__ = ("node_id", "name", "address", "zone", "live")
+    NODE_ID_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    ZONE_FIELD_NUMBER: _ClassVar[int]
+    LIVE_FIELD_NUMBER: _ClassVar[int]
+    node_id: int
+    name: str
+    address: str
+    zone: str
+    live: bool
+    def __init__(self, node_id: _Optional[int] = ..., name: _Optional[str] = ..., address: _Optional[str] = ..., zone: _Optional[str] = ..., live: _Optional[bool] = ...) -> None: ...
+
+class MapRow(_message.Message):
+    __slots__ = ("shard", "epoch", "primary", "holders", "in_sync")
+    SHARD_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    PRIMARY_FIELD_NUMBER: _ClassVar[int]
+    HOLDERS_FIELD_NUMBER: _ClassVar[int]
+    IN_SYNC_FIELD_NUMBER: _ClassVar[int]
+    shard: int
+    epoch: int
+    primary: int
+    holders: _containers.RepeatedScalarFieldContainer[int]
+    in_sync: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, shard: _Optional[int] = ..., epoch: _Optional[int] = ..., primary: _Optional[int] = ..., holders: _Optional[_Iterable[int]] = ..., in_sync: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class ShardMapUpdate(_message.Message):
+    __slots__ = ("cluster_id", "since", "version", "nodes", "rows")
+    CLUSTER_ID_FIELD_NUMBER: _ClassVar[int]
+    SINCE_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    NODES_FIELD_NUMBER: _ClassVar[int]
+    ROWS_FIELD_NUMBER: _ClassVar[int]
+    cluster_id: bytes
+    since: int
+    version: int
+    nodes: _containers.RepeatedCompositeFieldContainer[MapNode]
+    rows: _containers.RepeatedCompositeFieldContainer[MapRow]
+    def __init__(self, cluster_id: _Optional[bytes] = ..., since: _Optional[int] = ..., version: _Optional[int] = ..., nodes: _Optional[_Iterable[_Union[MapNode, _Mapping]]] = ..., rows: _Optional[_Iterable[_Union[MapRow, _Mapping]]] = ...) -> None: ...
+
+class ClaimRequest(_message.Message):
+    __slots__ = ("claimed",)
+    CLAIMED_FIELD_NUMBER: _ClassVar[int]
+    claimed: _containers.RepeatedCompositeFieldContainer[Claimed]
+    def __init__(self, claimed: _Optional[_Iterable[_Union[Claimed, _Mapping]]] = ...) -> None: ...
+
+class Claimed(_message.Message):
+    __slots__ = ("service", "instance_ids")
+    SERVICE_FIELD_NUMBER: _ClassVar[int]
+    INSTANCE_IDS_FIELD_NUMBER: _ClassVar[int]
+    service: _model_pb2.ServiceKey
+    instance_ids: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, service: _Optional[_Union[_model_pb2.ServiceKey, _Mapping]] = ..., instance_ids: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class ClaimResponse(_message.Message):
+    __slots__ = ("missing",)
+    MISSING_FIELD_NUMBER: _ClassVar[int]
+    missing: _containers.RepeatedCompositeFieldContainer[Claimed]
+    def __init__(self, missing: _Optional[_Iterable[_Union[Claimed, _Mapping]]] = ...) -> None: ...
+
+class ClusterStatusRequest(_message.Message):
+    __slots__ = ("shards",)
+    SHARDS_FIELD_NUMBER: _ClassVar[int]
+    shards: bool
+    def __init__(self, shards: _Optional[bool] = ...) -> None: ...
+
+class ClusterStatusResponse(_message.Message):
+    __slots__ = ("cluster_id", "map_version", "controller_id", "term", "index", "nodes", "shards", "copies", "min_in_sync", "shards_total", "shards_unavailable", "shards_below_copies", "moves", "node_id", "controller_heard", "candidates")
+    CLUSTER_ID_FIELD_NUMBER: _ClassVar[int]
+    MAP_VERSION_FIELD_NUMBER: _ClassVar[int]
+    CONTROLLER_ID_FIELD_NUMBER: _ClassVar[int]
+    TERM_FIELD_NUMBER: _ClassVar[int]
+    INDEX_FIELD_NUMBER: _ClassVar[int]
+    NODES_FIELD_NUMBER: _ClassVar[int]
+    SHARDS_FIELD_NUMBER: _ClassVar[int]
+    COPIES_FIELD_NUMBER: _ClassVar[int]
+    MIN_IN_SYNC_FIELD_NUMBER: _ClassVar[int]
+    SHARDS_TOTAL_FIELD_NUMBER: _ClassVar[int]
+    SHARDS_UNAVAILABLE_FIELD_NUMBER: _ClassVar[int]
+    SHARDS_BELOW_COPIES_FIELD_NUMBER: _ClassVar[int]
+    MOVES_FIELD_NUMBER: _ClassVar[int]
+    NODE_ID_FIELD_NUMBER: _ClassVar[int]
+    CONTROLLER_HEARD_FIELD_NUMBER: _ClassVar[int]
+    CANDIDATES_FIELD_NUMBER: _ClassVar[int]
+    cluster_id: bytes
+    map_version: int
+    controller_id: int
+    term: int
+    index: int
+    nodes: _containers.RepeatedCompositeFieldContainer[ClusterNodeStatus]
+    shards: _containers.RepeatedCompositeFieldContainer[ShardStatus]
+    copies: int
+    min_in_sync: int
+    shards_total: int
+    shards_unavailable: int
+    shards_below_copies: int
+    moves: int
+    node_id: int
+    controller_heard: bool
+    candidates: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, cluster_id: _Optional[bytes] = ..., map_version: _Optional[int] = ..., controller_id: _Optional[int] = ..., term: _Optional[int] = ..., index: _Optional[int] = ..., nodes: _Optional[_Iterable[_Union[ClusterNodeStatus, _Mapping]]] = ..., shards: _Optional[_Iterable[_Union[ShardStatus, _Mapping]]] = ..., copies: _Optional[int] = ..., min_in_sync: _Optional[int] = ..., shards_total: _Optional[int] = ..., shards_unavailable: _Optional[int] = ..., shards_below_copies: _Optional[int] = ..., moves: _Optional[int] = ..., node_id: _Optional[int] = ..., controller_heard: _Optional[bool] = ..., candidates: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class ClusterNodeStatus(_message.Message):
+    __slots__ = ("node_id", "name", "address", "zone", "live", "leaving", "lost", "candidate", "primaries", "holds", "in_sync", "session")
+    NODE_ID_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    ZONE_FIELD_NUMBER: _ClassVar[int]
+    LIVE_FIELD_NUMBER: _ClassVar[int]
+    LEAVING_FIELD_NUMBER: _ClassVar[int]
+    LOST_FIELD_NUMBER: _ClassVar[int]
+    CANDIDATE_FIELD_NUMBER: _ClassVar[int]
+    PRIMARIES_FIELD_NUMBER: _ClassVar[int]
+    HOLDS_FIELD_NUMBER: _ClassVar[int]
+    IN_SYNC_FIELD_NUMBER: _ClassVar[int]
+    SESSION_FIELD_NUMBER: _ClassVar[int]
+    node_id: int
+    name: str
+    address: str
+    zone: str
+    live: bool
+    leaving: bool
+    lost: bool
+    candidate: bool
+    primaries: int
+    holds: int
+    in_sync: int
+    session: int
+    def __init__(self, node_id: _Optional[int] = ..., name: _Optional[str] = ..., address: _Optional[str] = ..., zone: _Optional[str] = ..., live: _Optional[bool] = ..., leaving: _Optional[bool] = ..., lost: _Optional[bool] = ..., candidate: _Optional[bool] = ..., primaries: _Optional[int] = ..., holds: _Optional[int] = ..., in_sync: _Optional[int] = ..., session: _Optional[int] = ...) -> None: ...
+
+class ShardStatus(_message.Message):
+    __slots__ = ("shard", "epoch", "version", "primary", "holders", "in_sync", "eligible", "incoming", "outgoing", "successor")
+    SHARD_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    PRIMARY_FIELD_NUMBER: _ClassVar[int]
+    HOLDERS_FIELD_NUMBER: _ClassVar[int]
+    IN_SYNC_FIELD_NUMBER: _ClassVar[int]
+    ELIGIBLE_FIELD_NUMBER: _ClassVar[int]
+    INCOMING_FIELD_NUMBER: _ClassVar[int]
+    OUTGOING_FIELD_NUMBER: _ClassVar[int]
+    SUCCESSOR_FIELD_NUMBER: _ClassVar[int]
+    shard: int
+    epoch: int
+    version: int
+    primary: int
+    holders: _containers.RepeatedScalarFieldContainer[int]
+    in_sync: _containers.RepeatedScalarFieldContainer[int]
+    eligible: _containers.RepeatedScalarFieldContainer[int]
+    incoming: int
+    outgoing: int
+    successor: int
+    def __init__(self, shard: _Optional[int] = ..., epoch: _Optional[int] = ..., version: _Optional[int] = ..., primary: _Optional[int] = ..., holders: _Optional[_Iterable[int]] = ..., in_sync: _Optional[_Iterable[int]] = ..., eligible: _Optional[_Iterable[int]] = ..., incoming: _Optional[int] = ..., outgoing: _Optional[int] = ..., successor: _Optional[int] = ...) -> None: ...
+
+class ClusterCommandRequest(_message.Message):
+    __slots__ = ("leave", "stay", "transfer", "settings", "transfer_controller", "candidates", "unclean")
+    LEAVE_FIELD_NUMBER: _ClassVar[int]
+    STAY_FIELD_NUMBER: _ClassVar[int]
+    TRANSFER_FIELD_NUMBER: _ClassVar[int]
+    SETTINGS_FIELD_NUMBER: _ClassVar[int]
+    TRANSFER_CONTROLLER_FIELD_NUMBER: _ClassVar[int]
+    CANDIDATES_FIELD_NUMBER: _ClassVar[int]
+    UNCLEAN_FIELD_NUMBER: _ClassVar[int]
+    leave: int
+    stay: int
+    transfer: TransferShard
+    settings: ChangeSettings
+    transfer_controller: int
+    candidates: CandidateChange
+    unclean: UncleanElection
+    def __init__(self, leave: _Optional[int] = ..., stay: _Optional[int] = ..., transfer: _Optional[_Union[TransferShard, _Mapping]] = ..., settings: _Optional[_Union[ChangeSettings, _Mapping]] = ..., transfer_controller: _Optional[int] = ..., candidates: _Optional[_Union[CandidateChange, _Mapping]] = ..., unclean: _Optional[_Union[UncleanElection, _Mapping]] = ...) -> None: ...
+
+class TransferShard(_message.Message):
+    __slots__ = ("shard", "to")
+    SHARD_FIELD_NUMBER: _ClassVar[int]
+    TO_FIELD_NUMBER: _ClassVar[int]
+    shard: int
+    to: int
+    def __init__(self, shard: _Optional[int] = ..., to: _Optional[int] = ...) -> None: ...
+
+class ChangeSettings(_message.Message):
+    __slots__ = ("copies", "min_in_sync", "moves_max", "fence_after_ms", "lost_after_ms")
+    COPIES_FIELD_NUMBER: _ClassVar[int]
+    MIN_IN_SYNC_FIELD_NUMBER: _ClassVar[int]
+    MOVES_MAX_FIELD_NUMBER: _ClassVar[int]
+    FENCE_AFTER_MS_FIELD_NUMBER: _ClassVar[int]
+    LOST_AFTER_MS_FIELD_NUMBER: _ClassVar[int]
+    copies: int
+    min_in_sync: int
+    moves_max: int
+    fence_after_ms: int
+    lost_after_ms: int
+    def __init__(self, copies: _Optional[int] = ..., min_in_sync: _Optional[int] = ..., moves_max: _Optional[int] = ..., fence_after_ms: _Optional[int] = ..., lost_after_ms: _Optional[int] = ...) -> None: ...
+
+class CandidateChange(_message.Message):
+    __slots__ = ("add", "remove")
+    ADD_FIELD_NUMBER: _ClassVar[int]
+    REMOVE_FIELD_NUMBER: _ClassVar[int]
+    add: int
+    remove: int
+    def __init__(self, add: _Optional[int] = ..., remove: _Optional[int] = ...) -> None: ...
+
+class UncleanElection(_message.Message):
+    __slots__ = ("shard", "node_id")
+    SHARD_FIELD_NUMBER: _ClassVar[int]
+    NODE_ID_FIELD_NUMBER: _ClassVar[int]
+    shard: int
+    node_id: int
+    def __init__(self, shard: _Optional[int] = ..., node_id: _Optional[int] = ...) -> None: ...
+
+class ClusterCommandResponse(_message.Message):
+    __slots__ = ("sentence",)
+    SENTENCE_FIELD_NUMBER: _ClassVar[int]
+    sentence: str
+    def __init__(self, sentence: _Optional[str] = ...) -> None: ...
