@@ -1,4 +1,4 @@
-"""The one task that owns this node's log.
+"""The one task that owns the log of a node by itself.
 
 Takes proposals in batches, writes and syncs each batch once, and only then commits it: applies
 the entries, answers who proposed them, and hands the changes to the push driver. While a batch
@@ -12,29 +12,24 @@ nothing is known any more (fsyncgate).
 
 from __future__ import annotations
 
-import asyncio
-import logging
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 from ssgovern import limits
 from ssgovern.errors import DiskFullError, OverloadedError, ShuttingDownError
-from ssgovern.model import LogPosition, NodeId, Outcome, ShardId
+from ssgovern.model import NodeId, Outcome, ShardId
+from ssgovern.node.wal_driver import WalDriver
 from ssgovern.replication.primary import PrimaryLog, Proposal, Waiter
 from ssgovern.storage.format import LogEntry
 from ssgovern.storage.wal import Wal
 from ssgovern.wire.records import Record, encode_record
 
-log = logging.getLogger("ssgovern.log")
 
-_MARK_AFTER_S = 1.0
-
-
-class LogDriver:
+class LogDriver(WalDriver):
     """Owner of the `Wal` and of every `PrimaryLog`; the `Proposer` of the services.
 
-    `sync_interval_s` None: a batch is committed when it is on disk. Otherwise it is committed
-    at once and synced so often; a power cut may then lose what was acknowledged since.
+    With `sync_interval_s` a batch is committed at once; a power cut may then lose what was
+    acknowledged since the last sync.
     """
 
     def __init__(
@@ -47,32 +42,13 @@ class LogDriver:
         failpoint: Callable[[str], None],
         sync_interval_s: float | None = None,
     ) -> None:
-        self._wal = wal
-        self._wal_turn = asyncio.Lock()
+        super().__init__(wal, failpoint=failpoint, sync_interval_s=sync_interval_s)
         self._logs = logs
         self._node_id = node_id
         self._on_committed = on_committed
-        self._failpoint = failpoint
-        self._sync_interval_s = sync_interval_s
-        self._loop = asyncio.get_running_loop()
         self._queue: deque[Proposal] = deque()
         self._uncommitted = 0
         self._uncommitted_bytes = 0
-        self._waiting: asyncio.Future[None] | None = None
-        self._closing = False
-        self._drained = asyncio.Event()
-        self._unsynced_since: float | None = None
-        self._unmarked_since: float | None = None
-        self.writes_refused = ""
-        """Why the last write was refused; empty while writes work."""
-        self.entries = 0
-        self.batches = 0
-        self.last_write_s = 0.0
-
-    @property
-    def wal_size(self) -> tuple[int, int]:
-        """Bytes and segments of the log on disk."""
-        return self._wal.size_bytes, len(self._wal.segments)
 
     # --- Proposer --------------------------------------------------------------------------
 
@@ -98,67 +74,19 @@ class LogDriver:
         self._wake()
         return proposal
 
-    # --- the task --------------------------------------------------------------------------
+    # --- WalDriver -------------------------------------------------------------------------
 
-    async def run(self) -> None:
-        """Write batches until `drain`. Raises StorageFailedError."""
-        while True:
-            await self._wait()
-            if self._queue:
-                await self._write(self._next_batch())
-            # After each batch: under load the queue is never found empty.
-            await self._maybe_sync()
-            if self._closing and not self._queue:
-                self._drained.set()
-                return
+    def _has_work(self) -> bool:
+        return bool(self._queue)
 
-    async def drain(self) -> None:
-        """Take nothing new, write what is queued, sync, and let `run` end."""
-        self._closing = True
-        self._wake()
-        await self._drained.wait()
-
-    async def sync(self) -> None:
-        """Make durable what was written without a sync; nothing to do where each batch is."""
-        if self._sync_interval_s is None:
+    async def _write_next(self) -> None:
+        batch = self._next_batch()
+        try:
+            await self._append([LogEntry(p.shard, p.epoch, p.revision, p.body) for p in batch])
+        except DiskFullError as error:
+            self._refuse(batch, error)
             return
-        async with self._wal_turn:
-            # Looked at when it is our turn: a sync under way is one to wait for.
-            if self._unsynced_since is not None:
-                self._unsynced_since = None
-                await self._wal.sync()
-
-    async def release(self, snapshotted: Mapping[int, LogPosition]) -> int:
-        """Remove segments that snapshots have made superfluous; return the bytes freed."""
-        return await self._wal.release(snapshotted)
-
-    async def _wait(self) -> None:
-        """Return when there is something to write or something is due."""
-        if self._queue or self._closing:
-            return
-        # A bare future and a timer: an event with a time-out costs a lone request a tenth more.
-        self._waiting = self._loop.create_future()
-        due = self._next_due()
-        timer = None if due is None else self._loop.call_at(due, self._wake)
-        await self._waiting
-        if timer is not None:
-            timer.cancel()
-
-    def _wake(self) -> None:
-        waiting = self._waiting
-        if waiting is not None and not waiting.done():
-            waiting.set_result(None)
-
-    def _next_due(self) -> float | None:
-        due = [
-            since + delay
-            for since, delay in (
-                (self._unsynced_since, self._sync_interval_s),
-                (self._unmarked_since, _MARK_AFTER_S),
-            )
-            if since is not None and delay is not None
-        ]
-        return min(due, default=None)
+        self._commit(batch)
 
     def _next_batch(self) -> list[Proposal]:
         queue = self._queue
@@ -170,29 +98,6 @@ class LogDriver:
                 break
             batch.append(queue.popleft())
         return batch
-
-    async def _write(self, batch: list[Proposal]) -> None:
-        started = self._loop.time()
-        entries = [LogEntry(p.shard, p.epoch, p.revision, p.body) for p in batch]
-        self._failpoint("log.before_write")
-        try:
-            async with self._wal_turn:
-                await self._wal.append(entries, sync=self._sync_interval_s is None)
-        except DiskFullError as error:
-            self._refuse(batch, error)
-            return
-        self._failpoint("log.after_write")
-        now = self._loop.time()
-        self.last_write_s = now - started
-        if self._sync_interval_s is None:
-            self._unmarked_since = now
-        else:
-            # These records say themselves what was synced before them.
-            self._unmarked_since = None
-            if self._unsynced_since is None:
-                self._unsynced_since = now
-        self.writes_refused = ""
-        self._commit(batch)
 
     def _commit(self, batch: list[Proposal]) -> None:
         persisted: dict[ShardId, int] = {}
@@ -208,9 +113,7 @@ class LogDriver:
         self._on_committed(committed)
 
     def _refuse(self, batch: list[Proposal], error: DiskFullError) -> None:
-        if not self.writes_refused:
-            log.error("writes are refused until there is space again: %s", error)
-        self.writes_refused = str(error)
+        self._note_refused(error)
         queued = [*batch, *self._queue]
         self._queue.clear()
         for shard in dict.fromkeys(proposal.shard for proposal in queued):
@@ -222,20 +125,3 @@ class LogDriver:
             proposal.waiter.on_outcome(proposal, outcome)
         # Answers of refused proposals leave like those of committed ones.
         self._on_committed([])
-
-    async def _maybe_sync(self) -> None:
-        now = self._loop.time()
-        interval = self._sync_interval_s
-        if self._unsynced_since is not None and interval is not None:
-            if now >= self._unsynced_since + interval or self._closing:
-                await self.sync()
-                self._unmarked_since = now
-        elif self._unmarked_since is not None and now >= self._unmarked_since + _MARK_AFTER_S:
-            self._unmarked_since = None
-            try:
-                async with self._wal_turn:
-                    await self._wal.mark()
-            except DiskFullError:
-                # The mark only narrows what a later recovery can prove; the next batch
-                # proves the same.
-                log.warning("no space for a mark in the log")
