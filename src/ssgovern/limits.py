@@ -82,3 +82,33 @@ WAL_RESERVE_BYTES = 4 << 20
 """Room made ahead of the log's end, in one step."""
 WAL_RECORD_BYTES_MAX = 1 << 20
 SNAPSHOT_CHUNK_BYTES = 256 << 10
+
+# --- the controller and its nodes ---------------------------------------------------------
+NODE_HEARTBEAT_MS = 500
+"""How often a node shows the controller that it lives."""
+NODE_HEARTBEAT_TIMEOUT_MS = 1_000
+"""A heartbeat without an answer for so long is given up, and another candidate is asked."""
+NODE_LEASE_MS = 3_000
+"""Granted with each heartbeat, counted from when it was sent."""
+NODE_GONE_AFTER_MS = NODE_LEASE_MS + 200
+"""A node whose process is known to be gone may be fenced after so much silence."""
+NODE_POSITIONS_MAX = 256
+"""Ends of logs in one heartbeat; more come with the next."""
+NODE_REFUSED_PAUSE_MS = 2_000
+"""A node that the controller refuses asks again after so long."""
+CONTROLLER_PASS_MS = 250
+"""The controller looks at everything at least so often."""
+CONTROLLER_CONFIRMED_MS = 1_000
+"""Leases are granted only by a controller that a majority confirmed within so long."""
+CONTROLLER_FENCING_MARGIN_MS = 500
+"""Between the end of the last lease of an old controller and the first fencing of a new one."""
+CONTROLLER_REQUESTS_MAX = 1024
+"""Requests waiting for the controller's decision. More: `OverloadedError`."""
+CONTROLLER_BATCH_MAX = 64
+"""Requests decided together, in one entry of the metadata log."""
+CONTROLLER_APPEND_TIMEOUT_MS = 5_000
+"""A decision that the log did not take and bring back for so long is of unknown outcome."""
+METADATA_PUSHED_ENTRIES_MAX = 1_024
+"""Entries of the metadata log kept for nodes that follow; who is further behind gets a snapshot."""
+METADATA_PUSHED_BYTES_MAX = 256 << 10
+"""Entries in one message to a node that follows."""
