@@ -114,6 +114,9 @@ def _show(config: ServerConfig, *, as_json: bool) -> None:
     tables = config.model_dump()
     facts: dict[str, str | Cell] = {}
     for key in config_keys():
+        if key.is_secret:
+            facts[key.name] = "(set, not shown)" if config.cluster_secret else ""
+            continue
         value: Any = tables
         for part in key.name.split("."):
             value = value[part]

@@ -20,10 +20,23 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic.fields import FieldInfo
 
 from ssgovern import limits
+from ssgovern.node.topology import (
+    Address,
+    CandidateAddress,
+    parse_address,
+    parse_candidates,
+    parse_seeds,
+)
+from ssgovern.replication.messages import ACKS_ALL
 
 ENV_PREFIX = "SS_GOVERN_"
 
 _DURABILITY = re.compile(r"interval\(\s*([0-9]{1,6})\s*ms\s*\)")
+_SECRET = re.compile(r"[!-~]{16,256}")
+_ACKS = re.compile(r"all|primary|[1-7]")
+
+COPIES_MAX = 7
+SECRET_ALLOWED = "16 to 256 letters, digits and signs without spaces"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +67,40 @@ def _durability(text: str) -> str:
     return f"interval({int(found[1])}ms)"
 
 
+def _zone(text: str) -> str:
+    if not text.isprintable():
+        raise ValueError
+    return text
+
+
+def _candidates(text: str) -> str:
+    return ",".join(f"{node}@{address}" for node, address in parse_candidates(text))
+
+
+def _seeds(text: str) -> str:
+    return ",".join(map(str, parse_seeds(text)))
+
+
+def _advertise(text: str) -> str:
+    return str(parse_address(text)) if text else ""
+
+
+def _secret(text: str) -> str:
+    if text and not _SECRET.fullmatch(text):
+        raise ValueError
+    return text
+
+
+def _path_or_nothing(text: str) -> str:
+    return _printable(text) if text else ""
+
+
+def _acks(text: str) -> str:
+    if not _ACKS.fullmatch(text):
+        raise ValueError
+    return text
+
+
 def _host_name() -> str:
     return socket.gethostname()[: limits.CLIENT_NAME_BYTES_MAX] or "node"
 
@@ -75,6 +122,15 @@ class NodeConfig(_Section):
         Field(max_length=limits.CLIENT_NAME_BYTES_MAX, description="name for people"),
     ] = Field(default_factory=_host_name)
     id: Annotated[int, Field(ge=1, le=2**31 - 1, description="number, unique in the cluster")] = 1
+    zone: Annotated[
+        str,
+        AfterValidator(_zone),
+        Allowed(f"up to {limits.ZONE_BYTES_MAX} printable characters"),
+        Field(
+            max_length=limits.ZONE_BYTES_MAX,
+            description="what fails together with it, a rack or a room: copies go to others",
+        ),
+    ] = ""
 
 
 class ListenConfig(_Section):
@@ -91,6 +147,71 @@ class ListenConfig(_Section):
         bool,
         Field(description="allow an address that other machines reach, without access control"),
     ] = False
+    advertise: Annotated[
+        str,
+        AfterValidator(_advertise),
+        Allowed("host:port at which clients and other nodes reach this one"),
+        Field(description="host:port at which others reach this node, if not where it listens"),
+    ] = ""
+
+
+class ClusterConfig(_Section):
+    """`[cluster]`: which nodes this one belongs together with. Nothing said: it stands alone."""
+
+    candidates: Annotated[
+        str,
+        AfterValidator(_candidates),
+        Allowed("id@host:port of each, separated by commas, the same list on every node"),
+        Field(description="the 1, 3 or 5 nodes that vote: id@host:port,id@host:port"),
+    ] = ""
+    join: Annotated[
+        str,
+        AfterValidator(_seeds),
+        Allowed("host:port of nodes of the cluster, separated by commas"),
+        Field(description="nodes of a running cluster, for a node that does not vote"),
+    ] = ""
+    # Excluded from every dump and repr: it must not get into logs or onto screens.
+    secret: Annotated[
+        str,
+        AfterValidator(_secret),
+        Allowed(SECRET_ALLOWED),
+        Field(
+            exclude=True,
+            repr=False,
+            description="what nodes prove to each other; as a flag, every user of the machine"
+            " can read it: better cluster.secret_file",
+        ),
+    ] = ""
+    secret_file: Annotated[
+        str,
+        AfterValidator(_path_or_nothing),
+        Allowed("the path of a file"),
+        Field(description="file that holds the secret, and nothing else"),
+    ] = ""
+    copies: Annotated[
+        int,
+        Field(
+            ge=0,
+            le=COPIES_MAX,
+            description="copies of each shard when the cluster is founded; 0: 3 with three"
+            " candidates or more, else 2",
+        ),
+    ] = 0
+    min_in_sync: Annotated[
+        int,
+        Field(
+            ge=0,
+            le=COPIES_MAX,
+            description="copies that must hold a write when the cluster is founded; with fewer,"
+            " writes are refused; 0: 2 with three copies or more, else 1",
+        ),
+    ] = 0
+    acks: Annotated[
+        str,
+        AfterValidator(_acks),
+        Allowed(f'"all", "primary" or a number of copies from 1 to {COPIES_MAX}'),
+        Field(description="which copies hold a write before it is answered; all: all in sync"),
+    ] = "all"
 
 
 class SessionConfig(_Section):
@@ -168,6 +289,7 @@ class ServerConfig(_Section):
 
     node: NodeConfig = Field(default_factory=NodeConfig)
     listen: ListenConfig = Field(default_factory=ListenConfig)
+    cluster: ClusterConfig = Field(default_factory=ClusterConfig)
     data_dir: Annotated[DirectoryPath, Field(description="where the node keeps its data")] = (
         "ss-govern-data"
     )
@@ -189,6 +311,61 @@ class ServerConfig(_Section):
         found = _DURABILITY.fullmatch(self.durability)
         return int(found[1]) if found else 0
 
+    @property
+    def is_clustered(self) -> bool:
+        """Whether this node is, or wants to be, one of several."""
+        return bool(self.cluster.candidates or self.cluster.join)
+
+    @property
+    def candidates(self) -> tuple[CandidateAddress, ...]:
+        """The nodes that vote when the cluster is founded, by id. Later its log says who does."""
+        return parse_candidates(self.cluster.candidates)
+
+    @property
+    def is_candidate(self) -> bool:
+        """Whether this node votes when the cluster is founded."""
+        return self._candidate_address is not None
+
+    @property
+    def seeds(self) -> tuple[Address, ...]:
+        """Where other nodes of the cluster may be found: `join`, then the other candidates."""
+        others = (c.address for c in self.candidates if c.node_id != self.node.id)
+        return tuple(dict.fromkeys([*parse_seeds(self.cluster.join), *others]))
+
+    def advertised(self, port: int) -> str:
+        """Return host:port at which others reach this node, which listens on `port`."""
+        if self.listen.advertise:
+            return self.listen.advertise
+        if self._candidate_address is not None:
+            return str(self._candidate_address)
+        return str(Address(self.listen.host, port))
+
+    @property
+    def cluster_secret(self) -> bytes:
+        """What nodes prove to each other; empty: nothing, on one machine only."""
+        return self.cluster.secret.encode()
+
+    @property
+    def copies_at_founding(self) -> int:
+        """Copies of each shard, if this node founds the cluster."""
+        return self.cluster.copies or (3 if len(self.candidates) >= 3 else 2)
+
+    @property
+    def min_in_sync_at_founding(self) -> int:
+        """Copies without which no write is taken, if this node founds the cluster."""
+        return self.cluster.min_in_sync or (2 if self.copies_at_founding >= 3 else 1)
+
+    @property
+    def acks(self) -> int:
+        """How many of the in-sync set hold a write before it is answered; 0: all of it."""
+        words = {"all": ACKS_ALL, "primary": 1}
+        return words[self.cluster.acks] if self.cluster.acks in words else int(self.cluster.acks)
+
+    @property
+    def _candidate_address(self) -> Address | None:
+        mine = (c.address for c in self.candidates if c.node_id == self.node.id)
+        return next(mine, None)
+
 
 # --- the keys ------------------------------------------------------------------------------
 
@@ -202,6 +379,8 @@ class ConfigKey:
     allowed: str
     description: str
     default: object
+    is_secret: bool = False
+    """Its value is never shown."""
 
     @property
     def variable(self) -> str:
@@ -231,6 +410,7 @@ def _keys_of(section: type[BaseModel], prefix: str) -> Iterator[ConfigKey]:
                 _allowed(field),
                 field.description or "",
                 field.get_default(call_default_factory=True, validated_data={}),
+                is_secret=bool(field.exclude),
             )
 
 

@@ -8,18 +8,16 @@ fault is reported, each with its source, key, value and what is allowed.
 from __future__ import annotations
 
 import difflib
-import ipaddress
-import json
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from ssgovern.errors import ConfigError
-from ssgovern.node.config import ENV_PREFIX, ConfigKey, ServerConfig, config_keys
+from ssgovern.node.config import ENV_PREFIX, SECRET_ALLOWED, ConfigKey, ServerConfig, config_keys
+from ssgovern.node.config_check import ConfigFault, Said, contradictions, fault_of
 
 DEFAULT_FILE = "ss-govern.toml"
 
@@ -38,20 +36,6 @@ _SERVICE_LINK = re.compile(
 """What Kubernetes puts into every container beside a Service named `ss-govern…`."""
 
 
-@dataclass(frozen=True, slots=True)
-class ConfigFault:
-    """One thing that is wrong: where it was said, what was said, and what would be right."""
-
-    source: str
-    key: str
-    value: object
-    problem: str
-
-    def __str__(self) -> str:
-        said = f"{self.key} = {_toml(self.value)}: " if self.key else ""
-        return f"{self.source}: {said}{self.problem}"
-
-
 class ConfigFaultsError(ConfigError):
     """All that is wrong in one configuration; `faults` for programs, the message for people."""
 
@@ -60,14 +44,6 @@ class ConfigFaultsError(ConfigError):
         lines = "".join(f"\n  {fault}" for fault in faults)
         super().__init__(f"{head} in the configuration:{lines}", faults=len(faults))
         self.faults = faults
-
-
-@dataclass(frozen=True, slots=True)
-class _Said:
-    """A value and who said it."""
-
-    value: object
-    source: str
 
 
 def load_config(
@@ -81,22 +57,23 @@ def load_config(
     """
     keys = {key.name: key for key in config_keys()}
     faults: list[ConfigFault] = []
-    said: dict[str, _Said] = {}
+    said: dict[str, Said] = {}
     if file is not None:
         said.update(_from_file(file, keys, faults))
     said.update(_from_environment(environ, keys, faults))
     for name, value in flags.items():
         if value is not None:
-            said[name] = _Said(_parsed(value, keys[name].kind), f"flag {keys[name].flag}")
+            said[name] = Said(_parsed(value, keys[name].kind), f"flag {keys[name].flag}")
 
+    _read_secret(said, faults)
     config, wrong = _validated(said)
-    faults.extend(_fault(name, said[name], f"allowed: {keys[name].allowed}") for name in wrong)
+    faults.extend(fault_of(name, said[name], f"allowed: {keys[name].allowed}") for name in wrong)
     effective = {
-        name: said.get(name, _Said(key.default, "default"))
+        name: said.get(name, Said(key.default, "default"))
         for name, key in keys.items()
         if name not in wrong
     }
-    faults.extend(_contradictions(effective))
+    faults.extend(contradictions(effective))
     if faults or config is None:
         raise ConfigFaultsError(tuple(faults))
     return config
@@ -104,7 +81,7 @@ def load_config(
 
 def _from_file(
     file: Path, keys: Mapping[str, ConfigKey], faults: list[ConfigFault]
-) -> dict[str, _Said]:
+) -> dict[str, Said]:
     try:
         text = file.read_text(encoding="utf-8")
     except OSError as error:
@@ -123,11 +100,11 @@ def _from_file(
 
     lines = _lines_of(text)
     sections = {name.partition(".")[0] for name in keys if "." in name}
-    said: dict[str, _Said] = {}
+    said: dict[str, Said] = {}
     for name, value in _leaves(tables, ""):
         source = f"{file}:{line}" if (line := _line(name, lines)) else str(file)
         if name in keys:
-            said[name] = _Said(value, source)
+            said[name] = Said(value, source)
         elif name in sections:
             if value != {}:
                 faults.append(ConfigFault(source, name, value, f"is a table: write [{name}]"))
@@ -138,16 +115,16 @@ def _from_file(
 
 def _from_environment(
     environ: Mapping[str, str], keys: Mapping[str, ConfigKey], faults: list[ConfigFault]
-) -> dict[str, _Said]:
+) -> dict[str, Said]:
     variables = {key.variable: key for key in keys.values()}
-    said: dict[str, _Said] = {}
+    said: dict[str, Said] = {}
     for variable in sorted(environ):
         text = environ[variable]
         if not variable.startswith(ENV_PREFIX) or not text:
             continue
         key = variables.get(variable)
         if key is not None:
-            said[key.name] = _Said(_parsed(text, key.kind), f"environment {variable}")
+            said[key.name] = Said(_parsed(text, key.kind), f"environment {variable}")
         elif not (
             variable in _CLIENT_VARIABLES
             or _SERVICE_LINK.match(variable)
@@ -158,7 +135,29 @@ def _from_environment(
     return said
 
 
-def _validated(said: Mapping[str, _Said]) -> tuple[ServerConfig | None, list[str]]:
+def _read_secret(said: dict[str, Said], faults: list[ConfigFault]) -> None:
+    """Put what the secret's file holds where the secret would have been said."""
+    item = said.get("cluster.secret_file")
+    if item is None or not isinstance(item.value, str) or not item.value:
+        return
+    beside = said.get("cluster.secret")
+    if beside is not None and beside.value:
+        problem = f"cluster.secret is said as well ({beside.source}): keep one of the two"
+        faults.append(fault_of("cluster.secret_file", item, problem))
+        return
+    try:
+        secret = Path(item.value).read_text(encoding="utf-8").strip()
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        faults.append(fault_of("cluster.secret_file", item, f"cannot be read: {reason}"))
+    except (UnicodeDecodeError, ValueError):
+        faults.append(fault_of("cluster.secret_file", item, f"holds other than {SECRET_ALLOWED}"))
+    else:
+        # An empty file is a secret that is wrong, not one that is not there.
+        said["cluster.secret"] = Said(secret or " ", f"{item.source}: {item.value}")
+
+
+def _validated(said: Mapping[str, Said]) -> tuple[ServerConfig | None, list[str]]:
     """Return the configuration, or the names of the keys that are wrong."""
     nested: dict[str, object] = {}
     for name, item in said.items():
@@ -174,44 +173,6 @@ def _validated(said: Mapping[str, _Said]) -> tuple[ServerConfig | None, list[str
     except ValidationError as error:
         wrong = [".".join(str(part) for part in fault["loc"]) for fault in error.errors()]
         return None, [name for name in said if name in wrong]
-
-
-def _contradictions(effective: Mapping[str, _Said]) -> Iterator[ConfigFault]:
-    """Yield the faults that lie in two keys; keys that are wrong by themselves are absent."""
-    host, insecure = effective.get("listen.host"), effective.get("listen.insecure")
-    if host and insecure and not insecure.value and not is_loopback(str(host.value)):
-        yield _fault(
-            "listen.host",
-            host,
-            "other machines can reach this address, and this version has no access control:"
-            " listen on 127.0.0.1, or set listen.insecure = true if the network is trusted",
-        )
-    ttl, beat = effective.get("session.ttl_ms"), effective.get("session.heartbeat_interval_ms")
-    if ttl and beat and isinstance(ttl.value, int) and isinstance(beat.value, int):
-        high = ttl.value // 2
-        if beat.value > high:
-            name, blamed = (
-                ("session.ttl_ms", ttl)
-                if beat.source == "default"
-                else ("session.heartbeat_interval_ms", beat)
-            )
-            problem = (
-                f"at least two heartbeats must fit into session.ttl_ms = {ttl.value}:"
-                f" session.heartbeat_interval_ms may be at most {high}"
-            )
-            yield _fault(name, blamed, problem)
-
-
-def is_loopback(host: str) -> bool:
-    """Tell whether only this machine can reach an address."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
-def _fault(name: str, said: _Said, problem: str) -> ConfigFault:
-    return ConfigFault(said.source, name, said.value, problem)
 
 
 def _unknown(name: str, known: list[str]) -> str:
@@ -274,8 +235,3 @@ def _line(name: str, lines: Mapping[str, int]) -> int | None:
     while name not in lines and "." in name:
         name = name.rpartition(".")[0]
     return lines.get(name)
-
-
-def _toml(value: object) -> str:
-    text = json.dumps(value, ensure_ascii=False, default=str)
-    return text if len(text) <= 80 else text[:77] + "..."

@@ -44,6 +44,18 @@ def test_flags_win_over_environment_over_file(tmp_path: Path) -> None:
     assert shown["durability"] == "interval(9ms)"
 
 
+def test_a_secret_is_not_shown() -> None:
+    """Whether there is one can be seen, which one it is cannot."""
+    secret = "a-secret-that-nobody-may-see"
+    plain, dumped = (
+        check(SS_GOVERN_CLUSTER_SECRET=secret),
+        check("--cluster-secret", secret, "--json"),
+    )
+    assert secret not in plain.output + dumped.output
+    assert "(set, not shown)" in plain.output
+    assert "(set, not shown)" not in check().output
+
+
 def test_every_key_is_a_flag_that_help_explains() -> None:
     """--help names each flag and its default."""
     text = CliRunner().invoke(app, ["server", "--help"]).output

@@ -10,7 +10,8 @@ import pytest
 
 from ssgovern.errors import ConfigError
 from ssgovern.node.config import ServerConfig, config_keys
-from ssgovern.node.config_load import ConfigFaultsError, is_loopback, load_config
+from ssgovern.node.config_load import ConfigFaultsError, load_config
+from ssgovern.node.topology import is_loopback
 
 EXAMPLE = Path(__file__).parents[3] / "examples" / "ss-govern.example.toml"
 
@@ -70,16 +71,27 @@ def test_every_key_is_read_from_each_of_its_three_spellings(key, tmp_path: Path)
         "storage.segment_bytes": 1 << 20,
         "log.file_bytes": 1 << 20,
         "storage.wal_bytes_before_snapshot": 1 << 21,
+        "node.zone": "z",
+        "listen.advertise": "10.0.0.1:7420",
+        "cluster.candidates": "77@127.0.0.1:7420",
+        "cluster.join": "127.0.0.1:7421",
+        "cluster.secret": "0123456789abcdef",
+        "cluster.secret_file": str(tmp_path / "secret"),
+        "cluster.copies": 5,
+        "cluster.min_in_sync": 2,
+        "cluster.acks": "primary",
     }
+    (tmp_path / "secret").write_text("0123456789abcdef\n", encoding="utf-8")
+    clustered: dict[str, str | bool | None] = {"node.id": "9"} if "cluster." in key.name else {}
     value = special.get(key.name, 77)
     text = str(value).lower() if isinstance(value, bool) else str(value)
     section, _, leaf = key.name.rpartition(".")
     toml_value = f'"{value}"' if isinstance(value, str) else text
     file = written(tmp_path, f"[{section}]\n{leaf} = {toml_value}\n".removeprefix("[]\n"))
     for config in (
-        load_config(file, {}, {}),
-        load_config(None, {key.variable: text}, {}),
-        load_config(None, {}, {key.name: text}),
+        load_config(file, {}, clustered),
+        load_config(None, {key.variable: text}, clustered),
+        load_config(None, {}, {**clustered, key.name: text}),
     ):
         found: object = config
         for part in key.name.split("."):
@@ -262,3 +274,178 @@ def test_the_example_shows_every_key_with_its_default() -> None:
     }
     shown["node.name"] = ServerConfig().node.name  # the name of the machine
     assert shown == {key.name: key.default for key in config_keys()}
+
+
+# --- clusters --------------------------------------------------------------------------------
+
+THREE = "1@127.0.0.1:7420,2@127.0.0.1:7430,3@127.0.0.1:7440"
+FAR = "1@a.example,2@b.example:7420,3@[fe80::1]:7430"
+SECRET = "a-secret-that-nobody-may-see"
+
+
+def clustered(**said: str) -> dict[str, str | bool | None]:
+    return {"node.id": "1", **{name.replace("__", "."): value for name, value in said.items()}}
+
+
+def test_a_node_stands_alone_unless_told_otherwise() -> None:
+    """Nothing of a cluster is on by default."""
+    config = load_config(None, {}, {})
+    assert not config.is_clustered
+    assert not config.is_candidate
+    assert (config.candidates, config.seeds, config.cluster_secret) == ((), (), b"")
+
+
+def test_a_candidate_knows_itself_and_the_others() -> None:
+    """Its own entry is where others reach it; the other entries are where it looks for them."""
+    config = load_config(None, {}, clustered(cluster__candidates=THREE, node__id="2"))
+    assert config.is_clustered
+    assert config.is_candidate
+    assert [(node, str(address)) for node, address in config.candidates] == [
+        (1, "127.0.0.1:7420"),
+        (2, "127.0.0.1:7430"),
+        (3, "127.0.0.1:7440"),
+    ]
+    assert [str(seed) for seed in config.seeds] == ["127.0.0.1:7420", "127.0.0.1:7440"]
+    assert config.advertised(1) == "127.0.0.1:7430"
+
+
+def test_a_node_that_joins_is_reached_where_it_listens_or_says() -> None:
+    """`listen.advertise` wins over the address it listens on."""
+    joins = clustered(cluster__join="127.0.0.1:7420, 127.0.0.1:7430", node__id="4")
+    config = load_config(None, {}, joins)
+    assert config.is_clustered
+    assert not config.is_candidate
+    assert [str(seed) for seed in config.seeds] == ["127.0.0.1:7420", "127.0.0.1:7430"]
+    assert config.advertised(7470) == "127.0.0.1:7470"
+    told = load_config(None, {}, {**joins, "listen.advertise": "n4.example"})
+    assert told.advertised(7470) == "n4.example:7420"
+
+
+def test_a_node_that_is_not_in_the_list_looks_for_its_cluster_there() -> None:
+    """The same list may be given to every node; those that are not in it do not vote."""
+    config = load_config(None, {}, clustered(cluster__candidates=THREE, node__id="4"))
+    assert not config.is_candidate
+    assert len(config.seeds) == 3
+
+
+@pytest.mark.parametrize(
+    ("said", "copies", "least"),
+    [
+        ({"cluster__candidates": "1@127.0.0.1"}, 2, 1),
+        ({"cluster__candidates": THREE}, 3, 2),
+        ({"cluster__candidates": THREE, "cluster__copies": "2"}, 2, 1),
+        ({"cluster__candidates": THREE, "cluster__min_in_sync": "1"}, 3, 1),
+    ],
+)
+def test_copies_follow_the_candidates(said: dict[str, str], copies: int, least: int) -> None:
+    """Three copies, two of them needed, as soon as three candidates are there."""
+    config = load_config(None, {}, clustered(**said))
+    assert (config.copies_at_founding, config.min_in_sync_at_founding) == (copies, least)
+
+
+@pytest.mark.parametrize(("word", "acks"), [("all", 0), ("primary", 1), ("2", 2)])
+def test_acks(word: str, acks: int) -> None:
+    """Words for people, a number for the log."""
+    assert load_config(None, {}, clustered(cluster__acks=word)).acks == acks
+
+
+def test_a_secret_is_never_shown(tmp_path: Path) -> None:
+    """Neither a dump nor a repr nor a fault has it, not even under a misspelt key."""
+    config = load_config(None, {}, {"cluster.secret": SECRET})
+    assert config.cluster_secret == SECRET.encode()
+    assert SECRET not in f"{config!r} {config.model_dump()} {config.model_dump_json()}"
+    short = "15-characters-x"
+    environ = {"SS_GOVERN_CLUSTER_SECRE": short}
+    found = faults_of(tmp_path, f'[cluster]\nsecret = "{short}"\nsecrets = "{short}"\n', environ)
+    assert len(found) == 3
+    assert not [fault for fault in found if short in fault]
+
+
+def test_the_secret_may_be_in_a_file(tmp_path: Path) -> None:
+    """White space around it does not count."""
+    file = tmp_path / "secret"
+    file.write_text(f"{SECRET}\n", encoding="utf-8")
+    assert load_config(None, {}, {"cluster.secret_file": str(file)}).cluster_secret == (
+        SECRET.encode()
+    )
+
+
+@pytest.mark.parametrize("content", [None, b"", b"short", b"\xff" * 20, b"two words of a secret"])
+def test_a_file_without_a_secret_is_a_fault(content: bytes | None, tmp_path: Path) -> None:
+    """A file that is missing, empty or holds other things does not mean: no secret."""
+    file = tmp_path / "secret"
+    if content is not None:
+        file.write_bytes(content)
+    (fault,) = faults_of(tmp_path, flags=clustered(cluster__secret_file=str(file)))
+    assert "secret" in fault
+
+
+def test_two_secrets_are_one_too_many(tmp_path: Path) -> None:
+    """Which of them counts is not guessed."""
+    (fault,) = faults_of(
+        tmp_path, '[cluster]\nsecret_file = "f"\n', {"SS_GOVERN_CLUSTER_SECRET": SECRET}
+    )
+    assert "keep one of the two" in fault
+    assert SECRET not in fault
+
+
+@pytest.mark.parametrize(
+    ("said", "fault"),
+    [
+        ({"cluster__candidates": "1@127.0.0.1,2@127.0.0.2"}, "2 candidates: name 1, 3 or 5;"),
+        ({"cluster__candidates": f"{THREE},4@127.0.0.1:9"}, "4 candidates: name 1, 3 or 5;"),
+        ({"cluster__candidates": THREE.replace("2@", "1@")}, "id 1 is named twice"),
+        (
+            {"cluster__candidates": THREE.replace("7430", "7440")},
+            "address 127.0.0.1:7440 is named twice",
+        ),
+        ({"cluster__candidates": "0@127.0.0.1"}, "allowed: id@host:port of each"),
+        ({"cluster__candidates": "127.0.0.1:7420"}, "allowed: id@host:port of each"),
+        ({"cluster__candidates": "1@127.0.0.1:x"}, "allowed: id@host:port of each"),
+        ({"cluster__candidates": "1@a@b"}, "allowed: id@host:port of each"),
+        ({"cluster__join": "127.0.0.1:0"}, "allowed: host:port of nodes"),
+        ({"cluster__join": "::1:7420"}, "allowed: host:port of nodes"),
+        ({"cluster__secret": "short"}, "allowed: 16 to 256 letters"),
+        ({"cluster__acks": "0"}, 'allowed: "all", "primary" or a number'),
+        ({"cluster__copies": "8"}, "allowed: whole numbers from 0 to 7"),
+        ({"cluster__copies": "2", "cluster__min_in_sync": "3"}, "no write would ever be taken"),
+        ({"cluster__copies": "2", "cluster__acks": "3"}, "at most cluster.copies = 2"),
+        (
+            {"cluster__candidates": THREE, "cluster__join": "127.0.0.1:7420"},
+            "this node is one of cluster.candidates",
+        ),
+        (
+            {"cluster__candidates": THREE, "listen__advertise": "127.0.0.1:7421"},
+            "cluster.candidates has this node at 127.0.0.1:7420",
+        ),
+        ({"cluster__candidates": THREE, "listen__port": "0"}, "it needs a port of its own"),
+        ({"cluster__candidates": THREE, "durability": "interval(1ms)"}, '"sync" is what it must'),
+        (
+            {"cluster__candidates": "1@0.0.0.0", "cluster__secret": SECRET},
+            "nobody can dial 0.0.0.0:7420",
+        ),
+        ({"cluster__candidates": FAR}, "needed, because other machines are reached (a.example)"),
+        ({"cluster__join": "10.0.0.1"}, "needed, because other machines are reached (10.0.0.1)"),
+        (
+            {
+                "cluster__join": "127.0.0.1:7421",
+                "cluster__secret": SECRET,
+                "listen__host": "::",
+                "listen__insecure": "true",
+            },
+            "set listen.advertise",
+        ),
+    ],
+)
+def test_a_fault_of_a_cluster_says_what_to_do(
+    said: dict[str, str], fault: str, tmp_path: Path
+) -> None:
+    """Each is told once, before anything is started."""
+    (found,) = faults_of(tmp_path, flags=clustered(**said))
+    assert fault in found
+
+
+def test_a_node_of_a_cluster_says_its_id(tmp_path: Path) -> None:
+    """The default would be the id of every node that forgot to say one."""
+    (fault,) = faults_of(tmp_path, flags={"cluster.join": "127.0.0.1:7421"})
+    assert fault.startswith("default: node.id = 1: every node of a cluster has an id of its own")
