@@ -81,6 +81,10 @@ WAL_SEGMENT_BYTES = 64 << 20
 WAL_RESERVE_BYTES = 4 << 20
 """Room made ahead of the log's end, in one step."""
 WAL_RECORD_BYTES_MAX = 1 << 20
+EPOCH_MAX = (1 << 32) - 2
+"""And of Raft's terms. What is on disk has 32 bits; there must be a next one."""
+REVISION_MAX = (1 << 63) - 1
+"""And of all that counts entries or bytes: nothing that is said to us may overflow on disk."""
 SNAPSHOT_CHUNK_BYTES = 256 << 10
 
 # --- the controller and its nodes ---------------------------------------------------------
