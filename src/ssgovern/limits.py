@@ -116,3 +116,23 @@ METADATA_PUSHED_ENTRIES_MAX = 1_024
 """Entries of the metadata log kept for nodes that follow; who is further behind gets a snapshot."""
 METADATA_PUSHED_BYTES_MAX = 256 << 10
 """Entries in one message to a node that follows."""
+
+# --- the cluster's metadata log -----------------------------------------------------------
+RAFT_TICK_MS = 100
+RAFT_APPENDS_IN_FLIGHT_MAX = 16
+RAFT_MESSAGE_BYTES_MAX = 128 << 10
+"""Entries, or a piece of a snapshot, in one message between candidates."""
+METADATA_ENTRY_BYTES_MAX = 256 << 10
+"""Records that were decided together, encoded."""
+METADATA_WAITING_MAX = 1024
+"""Appends and reads that wait for a majority. More: `OverloadedError`."""
+METADATA_UNRESOLVED_MS = 3_000
+"""So long a candidate that no longer leads waits to see what became of its last append."""
+METADATA_LOG_ENTRIES_MAX = 2_000
+METADATA_LOG_BYTES_MAX = 8 << 20
+"""Beyond either a snapshot takes the place of the log."""
+METADATA_LOG_ENTRIES_KEPT = 500
+"""Entries below a snapshot that stay in memory, for who is a little behind."""
+METADATA_SEGMENT_BYTES = 4 << 20
+METADATA_RETRY_MS = 500
+"""Pause before writing again to a disk that was full."""
