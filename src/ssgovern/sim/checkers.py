@@ -12,34 +12,33 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ssgovern import limits
-from ssgovern.model import LogPosition, ServiceKey, shard_of
+from ssgovern.model import LogPosition
 from ssgovern.registry.sessions import Session
 from ssgovern.registry.state import ShardState
 from ssgovern.replication.primary import Proposal
-from ssgovern.sim.ledger import Ledger, LedgerEntry, Owned
+from ssgovern.sim.claims import Claims, difference
+from ssgovern.sim.ledger import LedgerEntry, Owned
 from ssgovern.sim.sessions_judge import SessionsJudge
-from ssgovern.sim.world import World
-from ssgovern.wire.codec import instance_from_wire, key_from_wire
-from ssgovern.wire.pb import log_pb2, model_pb2
+from ssgovern.wire.codec import instance_from_wire
+from ssgovern.wire.pb import model_pb2
 
 if TYPE_CHECKING:
     from ssgovern.sim.observed import ObservedNode
     from ssgovern.sim.process import Process
     from ssgovern.sim.scenario import Scenario
+    from ssgovern.sim.world import World
 
 _EVENTS_PER_S_MAX = 100_000
 # What a batch of answers may add to a full buffer.
 _OUTBOUND_BYTES_MAX = limits.OUTBOUND_HARD_BYTES + (1 << 20)
 
 
-class Checker:
+class Checker(Claims):
     """Observer of the node, and the judge of what its clients say."""
 
     def __init__(self, world: World, scenario: Scenario, process: Process) -> None:
-        self.world = world
+        super().__init__(world)
         self.scenario = scenario
-        self.ledger = Ledger()
-        self.violations: list[str] = []
         self.node: ObservedNode | None = None
         """The node while it serves."""
         self.judge = SessionsJudge(process, scenario.server, self.fail)
@@ -55,19 +54,7 @@ class Checker:
         """When the last life ended that had its log: nobody synced anything after that."""
         self._has_log = False
         self.lives = 0
-        self.acknowledged = 0
-        self._may_register: dict[tuple[ServiceKey, str, bytes], bool] = {}
         self._looks = 0
-
-    def fail(self, text: str) -> None:
-        """Note a violation and end the run."""
-        self.violations.append(f"{self.world.now:.6f} {text}")
-        self.world.note(f"violation: {text}")
-        self.world.stop()
-
-    def expect(self, holds: bool, text: str) -> None:
-        if not holds:
-            self.fail(text)
 
     # --- the node's life -------------------------------------------------------------------
 
@@ -142,7 +129,7 @@ class Checker:
                     instance = instance_from_wire(model_pb2.Instance.FromString(entry.encoded))
                     held[entry.id] = Owned(instance, entry.session_id)
             if held != history.now:
-                self.fail(f"D1: {key} at {state.position!r} {_difference(history.now, held)}")
+                self.fail(f"D1: {key} at {state.position!r} {difference(history.now, held)}")
             out = {} if service is None else service.out_of_service
             if sorted(out) != sorted(history.out_of_service):
                 self.fail(f"D1: {key}: out of service {sorted(out)}, not {history.out_of_service}")
@@ -176,16 +163,7 @@ class Checker:
 
     def _apply(self, shard: int, entry: LedgerEntry) -> None:
         record = self.ledger.shards[shard].apply(entry)
-        if record.HasField("registered"):
-            self._check_registered(record.registered, entry)
-
-    def _check_registered(self, change: log_pb2.InstanceRegistered, entry: LedgerEntry) -> None:
-        what = (key_from_wire(change.service), change.instance.id, change.session_id)
-        if not self._may_register.get(what, False):
-            self.fail(
-                f"D2: {what[0]} {what[1]} was registered at {entry.epoch}/{entry.revision} by "
-                f"session {what[2].hex()[:8]}, which deregistered it or never asked for it"
-            )
+        self.check_registered(record, entry)
 
     # --- sessions --------------------------------------------------------------------------
 
@@ -197,54 +175,6 @@ class Checker:
 
     def on_session_end(self, session: Session, *, expired: bool) -> None:
         self.judge.on_end(session, expired=expired)
-
-    # --- what clients say ------------------------------------------------------------------
-
-    def floor(self, key: ServiceKey) -> tuple[int, int]:
-        """Return what a request that begins now must at least see: losses so far, revision."""
-        return self.ledger.losses, self.ledger.revision(key)
-
-    def may_register(self, key: ServiceKey, name: str, session_id: bytes) -> None:
-        """A session asks for an instance to be registered."""
-        self._may_register[key, name, session_id] = True
-
-    def is_deregistered(
-        self, key: ServiceKey, name: str, session_id: bytes, floor: tuple[int, int]
-    ) -> None:
-        """A node acknowledged a removal."""
-        self._may_register[key, name, session_id] = False
-        self.acknowledged += 1
-        losses, revision = floor
-        if losses != self.ledger.losses:
-            return
-        for entry in self.ledger.shard(key).entries[revision:]:
-            change = entry.record.deregistered
-            if change.instance_id == name and key_from_wire(change.service) == key:
-                return
-        self.fail(f"D2: the removal of {key} {name} was acknowledged and is not in the log")
-
-    def is_committed(
-        self, key: ServiceKey, name: str, revision: int, floor: tuple[int, int], kind: str
-    ) -> None:
-        """A node acknowledged a write at a revision; `kind` is the name of its record."""
-        self.acknowledged += 1
-        shard = shard_of(*key)
-        for entry in self.ledger.entries_at(shard, revision):
-            record = entry.record
-            if record.WhichOneof("change") == kind:
-                change = getattr(record, kind)
-                same = key_from_wire(change.service) == key
-                named = change.instance.id if kind == "registered" else change.instance_id
-                if same and named == name:
-                    break
-        else:
-            self.fail(f"C3: {kind} {key} {name} was acknowledged at {revision} and never committed")
-            return
-        if floor[0] == self.ledger.losses and revision <= floor[1]:
-            self.fail(
-                f"R1: {key} {name} was acknowledged at {revision}; when it was asked for, "
-                f"{floor[1]} was committed"
-            )
 
     # --- all the time ----------------------------------------------------------------------
 
@@ -305,7 +235,7 @@ class Checker:
             if told != now:
                 self.fail(
                     f"W3: {key}: who resumes from {known!r} gets a {found.kind} that leads "
-                    f"elsewhere: {_difference(now, told)}"
+                    f"elsewhere: {difference(now, told)}"
                 )
 
     def _check_bounds(self, node: ObservedNode) -> None:
@@ -335,16 +265,3 @@ class Checker:
 
 def _position(proposal: Proposal) -> tuple[int, int, int]:
     return proposal.shard, proposal.epoch, proposal.revision
-
-
-def _difference(wanted: object, found: object) -> str:
-    if isinstance(wanted, dict) and isinstance(found, dict):
-        missing = sorted(name for name in wanted if name not in found)
-        extra = sorted(name for name in found if name not in wanted)
-        other = [
-            f"{name}: {found[name]!r} instead of {wanted[name]!r}"
-            for name in sorted(wanted)
-            if name in found and found[name] != wanted[name]
-        ]
-        return f"missing {missing}, too much {extra}, different {other}"
-    return f"{found!r} instead of {wanted!r}"

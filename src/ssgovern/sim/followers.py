@@ -11,13 +11,13 @@ from collections.abc import Iterable, Mapping
 from ssgovern.client.subscription import PrefixSubscription, Subscription
 from ssgovern.client.values import Change
 from ssgovern.model import Instance, LogPosition, ServiceKey
-from ssgovern.sim.checkers import Checker
+from ssgovern.sim.claims import Claims
 
 
 class Follower:
     """One subscription, as its reader experiences it."""
 
-    def __init__(self, checker: Checker, who: str) -> None:
+    def __init__(self, checker: Claims, who: str) -> None:
         self._checker = checker
         self._who = who
         self._lists: dict[ServiceKey, dict[str, Instance]] = {}
@@ -63,7 +63,7 @@ class Follower:
 
 
 def check_list(
-    checker: Checker, who: str, key: ServiceKey, revision: int, told: Mapping[str, Instance]
+    checker: Claims, who: str, key: ServiceKey, revision: int, told: Mapping[str, Instance]
 ) -> None:
     """W1: a list is what the service was at a committed revision; so an empty one was empty."""
     if checker.ledger.revision(key) < revision and not checker.ledger.losses:
@@ -74,7 +74,7 @@ def check_list(
 
 
 def check_read(
-    checker: Checker,
+    checker: Claims,
     who: str,
     key: ServiceKey,
     floor: tuple[int, int],
@@ -96,7 +96,7 @@ def check_read(
 
 
 def check_listing(
-    checker: Checker,
+    checker: Claims,
     who: str,
     floors: Mapping[ServiceKey, tuple[int, int]],
     found: Iterable[ServiceKey],

@@ -14,13 +14,12 @@ from ssgovern.model import DEFAULT_GROUP, DEFAULT_NAMESPACE, Instance, ServiceKe
 from ssgovern.sim.followers import check_list
 from ssgovern.sim.runtime import SimRuntime
 from ssgovern.sim.scenario import ClientPlan
-from ssgovern.sim.workload import NODE_ADDRESS, Stage, key_of
+from ssgovern.sim.workload import Stage, key_of
 from ssgovern.transport.channel import Channel, open_channel
 from ssgovern.wire.codec import decode, encode, instance_from_wire, key_from_wire, key_to_wire
 from ssgovern.wire.frames import Kind, MessageType, encode_frame
 from ssgovern.wire.pb import model_pb2, native_pb2
 
-_HOST, _, _PORT = NODE_ADDRESS.partition(":")
 _ANSWER_S = 3.0
 
 
@@ -41,9 +40,7 @@ class RawClient:
     async def run(self) -> None:
         while True:
             try:
-                channel = await open_channel(
-                    _HOST, int(_PORT), self.on_push, deadline=self.deadline()
-                )
+                channel = await self.dial(self._address())
                 try:
                     await self.live(channel)
                 finally:
@@ -52,6 +49,14 @@ class RawClient:
                 # Faults of the world, and what rudeness brings. Those of the node show elsewhere.
                 pass
             await asyncio.sleep(self.rng.uniform(0.1, 1.0))
+
+    def _address(self) -> str:
+        addresses = self.stage.addresses
+        return addresses[0] if len(addresses) == 1 else self.rng.choice(addresses)
+
+    async def dial(self, address: str) -> Channel:
+        host, _, port = address.partition(":")
+        return await open_channel(host, int(port), self.on_push, deadline=self.deadline())
 
     async def live(self, channel: Channel) -> None:
         """Use one connection."""

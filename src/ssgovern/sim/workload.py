@@ -18,7 +18,7 @@ from ssgovern.client.registry import Registry, connect
 from ssgovern.client.subscription import PrefixSubscription, Subscription
 from ssgovern.errors import ErrorCode, SsGovernError
 from ssgovern.model import DEFAULT_GROUP, DEFAULT_NAMESPACE, Instance, ServiceKey
-from ssgovern.sim.checkers import Checker
+from ssgovern.sim.claims import Claims
 from ssgovern.sim.followers import Follower, check_list, check_listing, check_read, told_of
 from ssgovern.sim.runtime import SimRuntime
 from ssgovern.sim.scenario import ClientPlan
@@ -36,6 +36,9 @@ _EXCUSES = frozenset(
         ErrorCode.DISK_FULL,
         ErrorCode.SHUTTING_DOWN,
         ErrorCode.SESSION_UNKNOWN,
+        ErrorCode.SHARD_MOVED,
+        ErrorCode.SHARD_UNAVAILABLE,
+        ErrorCode.OUTCOME_UNKNOWN,
     }
 )
 _FOREIGN = frozenset({ErrorCode.NOT_OWNER, ErrorCode.NOT_FOUND, ErrorCode.REVISION_CONFLICT})
@@ -46,11 +49,14 @@ class Stage:
 
     def __init__(
         self,
-        checker: Checker,
+        checker: Claims,
         services: tuple[str, ...],
         change_client: Callable[[Registry], None],
+        addresses: tuple[str, ...] = (NODE_ADDRESS,),
     ) -> None:
         self.checker = checker
+        self.addresses = addresses
+        """Nodes that clients are told of."""
         self.services = services
         self.change_client = change_client
         """What a mutant does to a client before it is used."""
@@ -90,7 +96,7 @@ class Life:
         # Not the runtime's: what the program draws must not shift what the SDK draws.
         self.rng = random.Random(f"{runtime.process.world.seed}/{plan.name}/{self.incarnation}/use")
         self.registry: Registry = connect(
-            NODE_ADDRESS,
+            self._seeds(),
             client_name=plan.name,
             cache_dir="lists" if plan.has_cache else None,
             timeout=self.rng.choice([1.0, 5.0]),
@@ -103,6 +109,13 @@ class Life:
         self.subscriptions: list[tuple[Subscription | PrefixSubscription, Follower]] = []
         self.successes_in_calm = 0
         self._counter = 0
+
+    def _seeds(self) -> tuple[str, ...]:
+        """Draw the nodes this life starts from: all that there are, or only some."""
+        addresses = self.stage.addresses
+        if len(addresses) == 1:
+            return addresses
+        return tuple(self.rng.sample(addresses, self.rng.randint(1, len(addresses))))
 
     @property
     def session_id(self) -> bytes:
