@@ -100,6 +100,10 @@ NODE_POSITIONS_MAX = 256
 """Ends of logs in one heartbeat; more come with the next."""
 NODE_REFUSED_PAUSE_MS = 2_000
 """A node that the controller refuses asks again after so long."""
+SHARD_HOLDERS_MAX = 16
+"""Nodes that one shard's row names: its copies, and those that come and go."""
+IDENTITY_BYTES_MAX = 32
+"""Of a data directory, of a start of a process, of a cluster."""
 CONTROLLER_PASS_MS = 250
 """The controller looks at everything at least so often."""
 CONTROLLER_CONFIRMED_MS = 1_000
@@ -136,3 +140,44 @@ METADATA_LOG_ENTRIES_KEPT = 500
 METADATA_SEGMENT_BYTES = 4 << 20
 METADATA_RETRY_MS = 500
 """Pause before writing again to a disk that was full."""
+
+# --- links between nodes ------------------------------------------------------------------
+PEER_CONNECTIONS_MAX = 512
+"""Accepted from other nodes, beside those of clients."""
+PEER_OUTBOUND_BYTES_MAX = 64 << 20
+"""What may wait to be sent on one link; pushes beyond it are dropped."""
+PEER_IN_FLIGHT_MAX = 256
+"""Requests on one link that wait for their answer. More: `OverloadedError`."""
+PEER_REQUESTS_MAX = 4096
+"""Requests of all other nodes together that this node is at."""
+PEER_MESSAGE_BYTES_MAX = 64 << 20
+"""What a node accepts as one message of another, put together from several frames."""
+PEER_TEXT_BYTES_MAX = 512
+"""A name or an address in the hello of a node."""
+PEER_CANDIDATES_MAX = 16
+"""Candidates in the hello of a node."""
+PEER_PING_MS = 500
+PEER_SILENT_PINGS_MAX = 4
+"""Pings in a row without any sign of the far end before a link is aborted and dialled again."""
+PEER_SILENCE_MS = 3_000
+"""A link on which nothing came for so long is aborted by the end that accepted it."""
+PEER_DIAL_TIMEOUT_MS = 1_000
+PEER_HELLO_TIMEOUT_MS = 2_000
+PEER_REDIAL_MS = 200
+"""The longest pause before a link that was lost is dialled again."""
+PEER_REFUSED_PAUSE_MS = 2_000
+"""The pause after a node that does not want this one."""
+
+# --- replication --------------------------------------------------------------------------
+REPLICATION_ENTRIES_RETAINED = 2_048
+"""Entries of a shard kept in memory for replicas that are behind; others take a snapshot."""
+REPLICATION_BACKLOG_MAX = 64
+"""Messages for a shard whose role is being switched; more are sent again by their primary."""
+REPLICATION_BATCH_BYTES = 512 << 10
+"""Messages for one node that leave as one frame."""
+REPLICATION_ASKS_AT_ONCE = 8
+"""Questions of this node's primaries that the controller is asked at a time."""
+SHARD_SNAPSHOTS_AT_ONCE = 2
+"""Shards that are being sent whole to replicas."""
+SHARD_INSTALL_RETRY_MS = 1_000
+"""Pause before a snapshot that did not fit on the disk is tried again."""
