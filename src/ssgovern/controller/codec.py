@@ -1,9 +1,16 @@
-"""Metadata records and snapshots as bytes, and back. The layout is `metadata.proto`."""
+"""Metadata records and snapshots as bytes, and what nodes ask of the controller as messages.
+
+The layouts are `metadata.proto` and `peer.proto`. What a request says is bounded here and judged
+in the core.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
+from ssgovern import limits
+from ssgovern.controller.nodes import Registration
+from ssgovern.controller.replicas import InSyncRequest, Resigned
 from ssgovern.controller.rows import ShardRow
 from ssgovern.controller.state import (
     Change,
@@ -19,14 +26,18 @@ from ssgovern.controller.state import (
     Settings,
     SettingsChanged,
 )
-from ssgovern.errors import UnsupportedVersionError
-from ssgovern.model import NodeId, ShardId
+from ssgovern.errors import InvalidArgumentError, UnsupportedVersionError
+from ssgovern.model import SHARDS, NodeId, ShardId
 from ssgovern.wire.codec import decode, encode
-from ssgovern.wire.pb import metadata_pb2
+from ssgovern.wire.pb import metadata_pb2, peer_pb2
 
 
 def encode_record(record: Record) -> bytes:
     """Return the one encoding of a record."""
+    return encode(_record_to_wire(record))
+
+
+def _record_to_wire(record: Record) -> metadata_pb2.MetadataRecord:
     message = metadata_pb2.MetadataRecord(reason=record.reason)
     change = record.change
     match change:
@@ -48,17 +59,34 @@ def encode_record(record: Record) -> bytes:
         case RowsChanged():
             message.rows_changed.SetInParent()
     message.rows.extend(_row_to_wire(shard, row) for shard, row in record.rows)
-    return encode(message)
+    return message
 
 
 def decode_record(body: bytes) -> Record:
     """Return a record. Raises UnsupportedVersionError for a change of a newer version."""
-    message = decode(metadata_pb2.MetadataRecord, body)
+    return _record_from_wire(decode(metadata_pb2.MetadataRecord, body))
+
+
+def _record_from_wire(message: metadata_pb2.MetadataRecord) -> Record:
     return Record(
         message.reason,
         _change_from_wire(message),
         tuple((ShardId(row.shard), _row_from_wire(row)) for row in message.rows),
     )
+
+
+def encode_entry(records: Iterable[Record]) -> bytes:
+    """Return the body of an entry of the metadata log: records that were decided together."""
+    return encode(peer_pb2.MetadataEntry(records=map(_record_to_wire, records)))
+
+
+def decode_entry(body: bytes) -> list[Record]:
+    """Return the records of an entry; an entry that is the consensus' own (b"") has none.
+
+    Raises InvalidArgumentError, and UnsupportedVersionError for a change of a newer version.
+    """
+    entry = decode(peer_pb2.MetadataEntry, body)
+    return [_record_from_wire(record) for record in entry.records]
 
 
 def _change_from_wire(message: metadata_pb2.MetadataRecord) -> Change:
@@ -111,6 +139,121 @@ def decode_snapshot(body: bytes) -> tuple[ClusterState, int]:
     state.rows = [_row_from_wire(row) for row in message.rows]
     state.retired = dict.fromkeys(_ids(message.retired_node_ids))
     return state, message.index
+
+
+# --- what nodes ask -------------------------------------------------------------------------
+
+
+def registration_to_wire(asked: Registration) -> peer_pb2.NodeRegisterRequest:
+    """Return the request by which a node asks for a session.
+
+    Not said: `cluster_id`, which was compared when the link was made.
+    """
+    return peer_pb2.NodeRegisterRequest(
+        node=metadata_pb2.ClusterNode(
+            node_id=asked.node,
+            name=asked.name,
+            address=asked.address,
+            zone=asked.zone,
+            directory_id=asked.directory_id,
+            boot_id=asked.boot_id,
+            candidate=asked.candidate,
+        ),
+        directory_cluster_id=asked.directory_cluster_id,
+        format_min=asked.formats[0],
+        format_max=asked.formats[1],
+        damaged=asked.damaged,
+    )
+
+
+def registration_from_wire(message: peer_pb2.NodeRegisterRequest) -> Registration:
+    """Return what a node says of itself. Raises InvalidArgumentError if it says too much."""
+    node = message.node
+    for field, said, bytes_max in (
+        ("name", node.name, limits.NAME_BYTES_MAX),
+        ("address", node.address, limits.HOST_BYTES_MAX + len("[]:65535")),
+        ("zone", node.zone, limits.ZONE_BYTES_MAX),
+    ):
+        if len(said.encode()) > bytes_max:
+            raise InvalidArgumentError(
+                f"a node's {field} has at most {bytes_max} bytes", field=field
+            )
+    for field, identity in (("directory_id", node.directory_id), ("boot_id", node.boot_id)):
+        if not 1 <= len(identity) <= limits.IDENTITY_BYTES_MAX:
+            raise InvalidArgumentError(
+                f"a {field} has 1 to {limits.IDENTITY_BYTES_MAX} bytes", field=field
+            )
+    return Registration(
+        NodeId(node.node_id),
+        node.name,
+        node.address,
+        node.zone,
+        node.directory_id,
+        node.boot_id,
+        directory_cluster_id=message.directory_cluster_id,
+        formats=(message.format_min, message.format_max),
+        damaged=_shards(message.damaged),
+        candidate=node.candidate,
+    )
+
+
+def in_sync_to_wire(asked: InSyncRequest) -> peer_pb2.InSyncChangeRequest:
+    """Return the request by which a primary asks for another in-sync set."""
+    return peer_pb2.InSyncChangeRequest(
+        shard=asked.shard,
+        node_id=asked.node,
+        session=asked.session,
+        epoch=asked.epoch,
+        version=asked.version,
+        members=[
+            peer_pb2.InSyncMember(node_id=node, session=session) for node, session in asked.in_sync
+        ],
+    )
+
+
+def in_sync_from_wire(message: peer_pb2.InSyncChangeRequest) -> InSyncRequest:
+    """Return what a primary asks. Raises InvalidArgumentError if it is no set of holders."""
+    if len(message.members) > limits.SHARD_HOLDERS_MAX:
+        raise InvalidArgumentError(
+            f"an in-sync set has at most {limits.SHARD_HOLDERS_MAX} members", field="in_sync"
+        )
+    (shard,) = _shards((message.shard,))
+    return InSyncRequest(
+        shard,
+        NodeId(message.node_id),
+        message.session,
+        message.epoch,
+        message.version,
+        tuple((NodeId(member.node_id), member.session) for member in message.members),
+    )
+
+
+def resigned_to_wire(said: Resigned) -> peer_pb2.ShardResignedRequest:
+    """Return the request by which a primary says that it has stopped."""
+    return peer_pb2.ShardResignedRequest(
+        shard=said.shard,
+        node_id=said.node,
+        session=said.session,
+        epoch=said.epoch,
+        version=said.version,
+    )
+
+
+def resigned_from_wire(message: peer_pb2.ShardResignedRequest) -> Resigned:
+    """Return what a primary says. Raises InvalidArgumentError if there is no such shard."""
+    (shard,) = _shards((message.shard,))
+    return Resigned(shard, NodeId(message.node_id), message.session, message.epoch, message.version)
+
+
+def _shards(numbers: Iterable[int]) -> tuple[ShardId, ...]:
+    """Return shards, each once, in order."""
+    shards = tuple(map(ShardId, numbers))
+    if any(shard >= SHARDS for shard in shards):
+        raise InvalidArgumentError(f"shards are numbered from 0 to {SHARDS - 1}", field="shard")
+    return tuple(sorted(set(shards)))
+
+
+# --- values ---------------------------------------------------------------------------------
 
 
 def _ids(numbers: Iterable[int]) -> tuple[NodeId, ...]:

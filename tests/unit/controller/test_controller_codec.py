@@ -7,11 +7,21 @@ from pathlib import Path
 import pytest
 
 from ssgovern.controller.codec import (
+    decode_entry,
     decode_record,
     decode_snapshot,
+    encode_entry,
     encode_record,
     encode_snapshot,
+    in_sync_from_wire,
+    in_sync_to_wire,
+    registration_from_wire,
+    registration_to_wire,
+    resigned_from_wire,
+    resigned_to_wire,
 )
+from ssgovern.controller.nodes import Registration
+from ssgovern.controller.replicas import InSyncRequest, Resigned
 from ssgovern.controller.rows import ShardRow
 from ssgovern.controller.state import (
     Change,
@@ -29,7 +39,7 @@ from ssgovern.controller.state import (
 )
 from ssgovern.errors import InvalidArgumentError, UnsupportedVersionError
 from ssgovern.model import NodeId, ShardId
-from ssgovern.wire.pb import metadata_pb2
+from ssgovern.wire.pb import metadata_pb2, peer_pb2
 
 GOLDEN = Path(__file__).parent / "golden"
 ID = bytes(range(16))
@@ -126,6 +136,75 @@ def test_a_record_of_a_newer_version_stops_with_words() -> None:
 @pytest.mark.parametrize("body", [b"\xff", b"\x0a\x05ab", b"\x0b"])
 def test_garbage(body: bytes) -> None:
     """What is no message is the documented error."""
-    for decode in (decode_record, decode_snapshot):
+    for decode in (decode_record, decode_snapshot, decode_entry):
         with pytest.raises(InvalidArgumentError):
             decode(body)
+
+
+def test_an_entry_holds_what_was_decided_together() -> None:
+    """Records of one entry come back in order; an entry of the consensus' own has none."""
+    records = [record_of(name) for name in CHANGES]
+    assert decode_entry(encode_entry(records)) == records
+    assert decode_entry(b"") == []
+
+
+REGISTRATION = Registration(
+    NodeId(300),
+    "n300",
+    "[::1]:7420",
+    "一区",
+    ID,
+    ID[::-1],
+    directory_cluster_id=ID,
+    formats=(1, 2),
+    damaged=(ShardId(0), ShardId(255)),
+    candidate=True,
+)
+IN_SYNC = InSyncRequest(ShardId(255), NodeId(300), 7, 9, 301, ((NodeId(1), 2), (NodeId(300), 7)))
+RESIGNED = Resigned(ShardId(255), NodeId(300), 7, 9, 301)
+
+
+def test_requests_come_back() -> None:
+    """What a node asks of the controller is what the controller's core is asked."""
+    assert registration_from_wire(registration_to_wire(REGISTRATION)) == REGISTRATION
+    assert in_sync_from_wire(in_sync_to_wire(IN_SYNC)) == IN_SYNC
+    assert resigned_from_wire(resigned_to_wire(RESIGNED)) == RESIGNED
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("name", "n" * 257),
+        ("address", "a" * 300),
+        ("zone", "z" * 129),
+        ("directory_id", b""),
+        ("boot_id", bytes(33)),
+    ],
+)
+def test_a_node_that_says_too_much(field: str, value: object) -> None:
+    """What would have to be kept for ever is bounded, and the refusal names it."""
+    message = registration_to_wire(REGISTRATION)
+    setattr(message.node, field, value)
+    with pytest.raises(InvalidArgumentError, match=field):
+        registration_from_wire(message)
+
+
+def test_shards_that_do_not_exist() -> None:
+    """A shard beyond the last is refused wherever it is named."""
+    with pytest.raises(InvalidArgumentError, match="shards are numbered"):
+        registration_from_wire(
+            peer_pb2.NodeRegisterRequest(
+                node=registration_to_wire(REGISTRATION).node, damaged=[256]
+            )
+        )
+    with pytest.raises(InvalidArgumentError, match="shards are numbered"):
+        in_sync_from_wire(peer_pb2.InSyncChangeRequest(shard=256))
+    with pytest.raises(InvalidArgumentError, match="shards are numbered"):
+        resigned_from_wire(peer_pb2.ShardResignedRequest(shard=256))
+
+
+def test_an_in_sync_set_without_end() -> None:
+    """A set with more members than a shard can have holders is refused."""
+    members = [peer_pb2.InSyncMember(node_id=node) for node in range(1, 20)]
+    with pytest.raises(InvalidArgumentError, match="at most"):
+        in_sync_from_wire(peer_pb2.InSyncChangeRequest(shard=1, members=members))
