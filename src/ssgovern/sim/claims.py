@@ -24,6 +24,8 @@ class Claims:
         self.ledger = Ledger()
         self.violations: list[str] = []
         self.acknowledged = 0
+        self.lists_may_be_old = False
+        """Lists of services may come from replicas."""
         self._may_register: dict[tuple[ServiceKey, str, bytes], bool] = {}
 
     def fail(self, text: str) -> None:

@@ -101,10 +101,18 @@ def check_listing(
     floors: Mapping[ServiceKey, tuple[int, int]],
     found: Iterable[ServiceKey],
 ) -> None:
-    """R2: a list of services has those that had instances all the while, and no strangers."""
+    """R2: a list of services has those that had instances all the while, and no strangers.
+
+    Where replicas may answer, the list is one that was true at some time.
+    """
     told = dict.fromkeys(found)
     ledger = checker.ledger
     for key, (losses, revision) in floors.items():
+        if checker.lists_may_be_old:
+            history = ledger.shard(key).services.get(key)
+            if key in told and (history is None or not any(history.versions)):
+                checker.fail(f"R2: {who}: {key} is listed and never had an instance")
+            continue
         if losses != ledger.losses:
             return
         shard = ledger.shard(key)

@@ -14,14 +14,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from ssgovern.errors import DiskFullError, StorageFailedError
-from ssgovern.model import ServiceKey
 from ssgovern.sim.checkers import Checker
-from ssgovern.sim.followers import told_of
+from ssgovern.sim.claims import Claims
+from ssgovern.sim.convergence import check_converged
 from ssgovern.sim.loop import SimLoop
 from ssgovern.sim.mutants import HONEST, Mutant
 from ssgovern.sim.nemesis import Nemesis, start
-from ssgovern.sim.process import Process
-from ssgovern.sim.raw_clients import RAW_CLIENTS, RawClient, RawWatcher
+from ssgovern.sim.raw_clients import RAW_CLIENTS, RawClient
 from ssgovern.sim.runtime import SimRuntime
 from ssgovern.sim.scenario import ClientPlan, Scenario, draw, with_knobs
 from ssgovern.sim.trace import Kind
@@ -66,9 +65,9 @@ def simulate(
     scenario = draw(seed, minutes=minutes)
     with World(seed, trace=trace) as world, with_knobs(scenario.knobs):
         run = Run(world, scenario, mutant)
-        with _logs_judged(world, run.checker, verbose=trace) as logged:
+        with logs_judged(world, run.checker, verbose=trace) as logged:
             run.play()
-        return run.result(_story(world, logged))
+        return run.result(story_of(world, logged))
 
 
 class Run:
@@ -176,79 +175,7 @@ class Run:
             checker.fail("L1: healed, and the node does not serve")
             return
         checker.look_closely()
-        living = [client for client in self._clients if client.alive]
-        for client in living:
-            life = self._stage.lives.get(client.name)
-            if client.name in self._raw:
-                self._check_raw(self._raw[client.name])
-            elif life is None or life.incarnation != client.incarnation:
-                checker.fail(f"L1: {client.name} did not get to its program")
-            else:
-                self._check_life(life)
-        self._check_owners(living)
-
-    def _check_life(self, life: Life) -> None:
-        checker, name = self.checker, life.plan.name
-        checker.expect(
-            life.successes_in_calm > 0, f"L1: {name}: nothing succeeded after all was healed"
-        )
-        if not checker.ledger.losses and not life.plan.reuses_ids:
-            self._check_expected(life)
-        for subscription, follower in life.subscriptions:
-            checker.expect(subscription.is_current, f"W2: {name}: {subscription!r} is not current")
-            for key, (_, instances) in told_of(subscription).items():
-                self._check_now(name, key, {each.id: each for each in instances})
-            for key, listed in follower.told().items():
-                self._check_now(f"{name}'s reader", key, dict(listed))
-
-    def _check_expected(self, life: Life) -> None:
-        """D1: what was acknowledged to a client that lives is there."""
-        for (key, instance_id), wanted in life.expected.items():
-            if wanted is None or (key, instance_id) in self._stage.touched:
-                continue
-            owned = self.checker.ledger.shard(key).service(key).now.get(instance_id)
-            if (
-                owned is None
-                or owned.session_id != life.session_id
-                or owned.instance.weight != wanted.weight
-                or dict(owned.instance.metadata) != wanted.metadata
-                or owned.instance.ephemeral != wanted.ephemeral
-                or not owned.instance.healthy
-            ):
-                self.checker.fail(
-                    f"D1: {life.plan.name} was acknowledged {key} {instance_id} as {wanted!r}; "
-                    f"there is {owned!r}"
-                )
-
-    def _check_raw(self, client: RawClient) -> None:
-        if isinstance(client, RawWatcher):
-            for key, listed in client.lists.items():
-                self._check_now(client.plan.name, key, dict(listed))
-
-    def _check_now(self, who: str, key: ServiceKey, listed: dict[str, object]) -> None:
-        """W2: everybody's list is what the log says now."""
-        now = {
-            name: owned.instance
-            for name, owned in self.checker.ledger.shard(key).service(key).now.items()
-        }
-        if listed != now:
-            self.checker.fail(f"W2: {who} has {key} as {listed}, it is {now}")
-
-    def _check_owners(self, living: list[Process]) -> None:
-        """S2: whose session is gone has no ephemeral instance."""
-        sessions: dict[bytes, str] = {}
-        for client in living:
-            if client.name in self._raw:
-                sessions[self._raw[client.name].session_id] = client.name
-            elif client.name in self._stage.lives:
-                sessions[self._stage.lives[client.name].session_id] = client.name
-        for key, history in self.checker.ledger.services():
-            for name, owned in history.now.items():
-                if owned.session_id and owned.session_id not in sessions:
-                    self.checker.fail(
-                        f"S2: {key} {name} belongs to session {owned.session_id.hex()[:8]}, "
-                        "whose client died long ago"
-                    )
+        check_converged(checker, self._stage, self._raw, self._clients)
 
     def result(self, story: tuple[str, ...]) -> Result:
         checker, world = self.checker, self._world
@@ -271,7 +198,7 @@ class Run:
 class _Judge(logging.Handler):
     """What production code logs as its own fault is a violation."""
 
-    def __init__(self, world: World, checker: Checker) -> None:
+    def __init__(self, world: World, checker: Claims) -> None:
         super().__init__()
         self._world = world
         self._checker = checker
@@ -291,8 +218,8 @@ class _Judge(logging.Handler):
 
 
 @contextmanager
-def _logs_judged(
-    world: World, checker: Checker, *, verbose: bool
+def logs_judged(
+    world: World, checker: Claims, *, verbose: bool
 ) -> Iterator[list[tuple[float, str]]]:
     """Let the judge hear all logs, and nobody else; yield what was logged, with the time."""
     logger = logging.getLogger("ssgovern")
@@ -307,7 +234,7 @@ def _logs_judged(
         logger.setLevel(level)
 
 
-def _story(world: World, logged: list[tuple[float, str]]) -> tuple[str, ...]:
+def story_of(world: World, logged: list[tuple[float, str]]) -> tuple[str, ...]:
     if world.trace.entries is None:
         return ()
     told = [(when, f"{when:12.6f} {message}") for when, message in logged]
