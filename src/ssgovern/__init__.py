@@ -19,7 +19,15 @@ if TYPE_CHECKING:
     from ssgovern.client.registration import Registration
     from ssgovern.client.registry import Registry, connect
     from ssgovern.client.subscription import PrefixSubscription, Subscription
-    from ssgovern.client.values import Change, ConnectionState, NodeStatus, ServiceSummary
+    from ssgovern.client.values import (
+        Change,
+        ClusterNode,
+        ClusterStatus,
+        ConnectionState,
+        NodeStatus,
+        ServiceSummary,
+        ShardRow,
+    )
     from ssgovern.errors import (
         ClosedError,
         DeadlineExceededError,
@@ -39,6 +47,8 @@ if TYPE_CHECKING:
 __all__ = [
     "Change",
     "ClosedError",
+    "ClusterNode",
+    "ClusterStatus",
     "ConnectionState",
     "DeadlineExceededError",
     "ErrorCode",
@@ -56,6 +66,7 @@ __all__ = [
     "RevisionConflictError",
     "ServiceKey",
     "ServiceSummary",
+    "ShardRow",
     "SsGovernError",
     "Status",
     "Strategy",
@@ -69,6 +80,8 @@ __all__ = [
 _HOMES = {
     "Change": "ssgovern.client.values",
     "ClosedError": "ssgovern.errors",
+    "ClusterNode": "ssgovern.client.values",
+    "ClusterStatus": "ssgovern.client.values",
     "ConnectionState": "ssgovern.client.values",
     "DeadlineExceededError": "ssgovern.errors",
     "ErrorCode": "ssgovern.errors",
@@ -86,6 +99,7 @@ _HOMES = {
     "RevisionConflictError": "ssgovern.errors",
     "ServiceKey": "ssgovern.model",
     "ServiceSummary": "ssgovern.client.values",
+    "ShardRow": "ssgovern.client.values",
     "SsGovernError": "ssgovern.errors",
     "Status": "ssgovern.model",
     "Strategy": "ssgovern.client.balancer",

@@ -17,6 +17,7 @@ from typing import Self
 
 from ssgovern import limits
 from ssgovern.client.addresses import parse_addresses
+from ssgovern.client.administration import Administration
 from ssgovern.client.backoff import Backoff
 from ssgovern.client.balancer import Strategy
 from ssgovern.client.cache import Cache
@@ -64,7 +65,7 @@ CACHE_CLOSE_TIMEOUT_S = 5.0
 OnConnection = Callable[[ConnectionState], None]
 
 
-class Registry:
+class Registry(Administration):
     """A client of the registry. Made by `connect`, used with `async with`.
 
     Entering it does not wait for a node: the first request does, up to its deadline.
@@ -529,10 +530,6 @@ class Registry:
         key = ServiceKey(self.namespace, group, service)
         check_key(key)
         return key
-
-    def _deadline(self, timeout: float | None) -> float:
-        seconds = self._timeout_s if timeout is None else timeout
-        return asyncio.get_running_loop().time() + seconds
 
 
 def connect(

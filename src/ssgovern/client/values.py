@@ -96,3 +96,60 @@ class NodeStatus:
     resident_bytes: int
     durability: str
     data_dir: str
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterNode:
+    """What the cluster knows of one of its nodes."""
+
+    node_id: int
+    name: str
+    address: str
+    zone: str
+    live: bool
+    leaving: bool
+    lost: bool
+    candidate: bool
+    primaries: int
+    holds: int
+    in_sync: int
+    session: int
+
+
+@dataclass(frozen=True, slots=True)
+class ShardRow:
+    """Who keeps one shard. `primary` 0: nobody at present; `incoming`, `outgoing` and
+    `successor` are of a move under way, 0 if there is none."""
+
+    shard: int
+    epoch: int
+    version: int
+    primary: int
+    holders: tuple[int, ...]
+    in_sync: tuple[int, ...]
+    eligible: tuple[int, ...]
+    incoming: int
+    outgoing: int
+    successor: int
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterStatus:
+    """The cluster as one of its nodes, `node_id`, sees it. `shards` is empty unless asked for."""
+
+    cluster_id: bytes
+    map_version: int
+    controller_id: int
+    term: int
+    index: int
+    nodes: tuple[ClusterNode, ...]
+    shards: tuple[ShardRow, ...]
+    copies: int
+    min_in_sync: int
+    shards_total: int
+    shards_unavailable: int
+    shards_below_copies: int
+    moves: int
+    node_id: int
+    controller_heard: bool
+    candidates: tuple[int, ...]
