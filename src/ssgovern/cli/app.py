@@ -39,6 +39,7 @@ _COMMANDS = {
     "get": ("services:get", "Show the instances of a service."),
     "watch": ("watch:watch", "Show changes of a service, or of many, as they happen."),
     "status": ("status:status", "Show how a node is doing."),
+    "cluster": ("cluster:cluster", "Look at a cluster, add and remove nodes."),
     "wal": ("wal:wal", "Look into the data directory of a stopped node."),
     "bench": ("bench:bench", "Measure a node."),
 }
@@ -73,6 +74,9 @@ _NEXT = {
     ErrorCode.UNSUPPORTED_VERSION: "use a client and a server of nearby versions",
     ErrorCode.UNSUPPORTED_TYPE: "the server is older than this command; upgrade it",
     ErrorCode.PROTOCOL: "is there an ss-govern server at this address?",
+    ErrorCode.SHARD_UNAVAILABLE: "`ss-govern cluster status` says what is missing",
+    ErrorCode.NOT_CONTROLLER: "the cluster has no controller now; `ss-govern cluster status`",
+    ErrorCode.OUTCOME_UNKNOWN: "look whether it is done, then decide",
     ErrorCode.CORRUPTION: "look at it with `ss-govern wal inspect`; nothing was changed",
 }
 _EXIT_OF = {

@@ -104,7 +104,7 @@ def server(
     if check:
         _show(config, as_json=as_json)
         return EXIT_OK
-    return _run(config, source, failpoints)
+    return run_server(config, source, failpoints)
 
 
 def _show(config: ServerConfig, *, as_json: bool) -> None:
@@ -124,7 +124,8 @@ def _show(config: ServerConfig, *, as_json: bool) -> None:
     print_facts(facts)
 
 
-def _run(config: ServerConfig, source: str, failpoints: str) -> int:
+def run_server(config: ServerConfig, source: str, failpoints: str) -> int:
+    """Run a node in this process until it is told to stop."""
     from ssgovern.node.logs import set_up_logs
     from ssgovern.node.server import run
 
