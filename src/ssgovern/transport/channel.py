@@ -42,6 +42,10 @@ class ConnectionLostError(UnavailableError):
         self.sent = sent
 
 
+class DialRefusedError(UnavailableError):
+    """The far system answers and says that no process listens there."""
+
+
 class _Pending:
     """A request that waits for its answer."""
 
@@ -292,6 +296,8 @@ async def open_channel(host: str, port: int, on_push: OnPush, *, deadline: float
             _, channel = await loop.create_connection(lambda: Channel(on_push), host, port)
     except TimeoutError:
         raise UnavailableError(f"{host}:{port} does not answer") from None
+    except ConnectionRefusedError as error:
+        raise DialRefusedError(f"{host}:{port}: {_reason_of(error)}") from None
     except OSError as error:
         raise UnavailableError(f"{host}:{port}: {_reason_of(error)}") from None
     except UnicodeError:

@@ -90,6 +90,20 @@ class FrameConnection(asyncio.Protocol):
         if self.transport is not None:
             self.transport.abort()
 
+    def hand_over(self, successor: FrameConnection) -> None:
+        """Let another protocol have the connection; to this one it is lost.
+
+        Raises RemoteProtocolError if the peer did not wait for what it will be answered: it
+        cannot know yet who reads what it sends now.
+        """
+        transport = self.transport
+        assert transport is not None, "who hands over has just been handed a frame"
+        if self._reader.buffered_bytes or self._write_paused:
+            raise RemoteProtocolError(f"{self.peer} sent more before it was answered")
+        transport.set_protocol(successor)
+        successor.connection_made(transport)
+        self.connection_lost(None)
+
     # --- asyncio.Protocol ------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:

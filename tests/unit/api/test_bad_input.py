@@ -323,7 +323,10 @@ def test_bad_hellos() -> None:
     simulate(body)
 
 
-@pytest.mark.parametrize("type_", [t for t in MessageType if t not in (1, 2)])
+_HELLOS = (MessageType.HELLO, MessageType.HEARTBEAT, MessageType.PEER_HELLO)
+
+
+@pytest.mark.parametrize("type_", [t for t in MessageType if t not in _HELLOS])
 def test_no_request_before_hello(type_: MessageType) -> None:
     """Whatever is asked before a hello is refused with one and the same code."""
 
@@ -332,6 +335,19 @@ def test_no_request_before_hello(type_: MessageType) -> None:
         with pytest.raises(RefusedError) as refused:
             await raw.ask(type_)
         assert refused.value.code == ErrorCode.HELLO_REQUIRED
+
+    simulate(body)
+
+
+def test_a_node_that_is_alone_takes_no_links() -> None:
+    """A node's hello is told that this one belongs to no cluster, and what to set."""
+
+    async def body(stage: Stage) -> None:
+        raw = await stage.connect()
+        with pytest.raises(RefusedError, match=r"cluster\.candidates or cluster\.join") as refused:
+            await raw.ask(MessageType.PEER_HELLO)
+        assert refused.value.code == ErrorCode.PEER_REFUSED
+        await raw.hello()
 
     simulate(body)
 

@@ -77,6 +77,12 @@ class Host(Protocol):
     def opened(self, connection: NativeConnection) -> bool:
         """A connection came in; False refuses it."""
 
+    def check_room(self, connection: NativeConnection) -> None:
+        """Raise OverloadedError if there are more clients than there may be."""
+
+    def peer_hello(self, connection: NativeConnection, request_id: int, body: bytes) -> None:
+        """A connection is one of another node: hand it over, or raise why not."""
+
     def closed(self, connection: NativeConnection) -> None:
         """A connection is gone."""
 
@@ -250,6 +256,10 @@ class NativeConnection(FrameConnection):
         """Send one push frame."""
         self.send(frame)
 
+    def lacks(self) -> None:
+        """See to it that it catches up."""
+        self._host.wants_catch_up(self)
+
     # --- requests --------------------------------------------------------------------------
 
     def _on_stranger(self, type_: int, request_id: int, body: bytes) -> None:
@@ -261,6 +271,10 @@ class NativeConnection(FrameConnection):
             )
         if type_ == MessageType.HELLO:
             self._on_hello(request_id, decode(native_pb2.HelloRequest, body))
+            return
+        if type_ == MessageType.PEER_HELLO:
+            self.flush()
+            self._host.peer_hello(self, request_id, body)
             return
         if type_ == MessageType.HEARTBEAT:
             raise SessionUnknownError("a heartbeat of no session; say hello first")
@@ -287,6 +301,7 @@ class NativeConnection(FrameConnection):
                 field="session_id",
             )
         check_text("client_name", request.client_name, limits.CLIENT_NAME_BYTES_MAX)
+        self._host.check_room(self)
         if not session_secret_matches(request.session_id, request.session_secret):
             raise SessionForeignError("the session belongs to someone else: wrong secret")
         if self._host.stopping:

@@ -12,7 +12,9 @@ from collections.abc import Callable
 
 from ssgovern import limits
 from ssgovern.api.native.connection import NativeConnection
+from ssgovern.api.native.peer import PeerAcceptor
 from ssgovern.api.native.replies import RetryEnd
+from ssgovern.errors import OverloadedError, PeerRefusedError, ShuttingDownError
 from ssgovern.service.push import PushService
 from ssgovern.service.registry import RegistryService
 from ssgovern.wire.pb import native_pb2
@@ -34,6 +36,7 @@ class NativeServer:
         wake_push: Callable[[], None],
         connections_max: int = limits.CONNECTIONS_MAX,
         connections_per_address_max: int = limits.CONNECTIONS_MAX,
+        peers: PeerAcceptor | None = None,
     ) -> None:
         self.registry = registry
         self.push = push
@@ -47,6 +50,9 @@ class NativeServer:
         self._wake_push = wake_push
         self._connections_max = connections_max
         self._connections_per_address_max = connections_per_address_max
+        self._peers = peers
+        # However many clients there are, another node still gets far enough to say what it is.
+        self._strangers_spare = 0 if peers is None else limits.PEER_CONNECTIONS_MAX
         self._loop = asyncio.get_running_loop()
         self._server: asyncio.Server | None = None
         self._connections: dict[NativeConnection, None] = {}
@@ -114,9 +120,10 @@ class NativeServer:
     def opened(self, connection: NativeConnection) -> bool:
         address = connection.address
         used = self._per_address.get(address, 0)
+        spare = self._strangers_spare
         if (
-            len(self._connections) >= self._connections_max
-            or used >= self._connections_per_address_max
+            len(self._connections) >= self._connections_max + spare
+            or used >= self._connections_per_address_max + spare
             or self.stopping
         ):
             return False
@@ -124,6 +131,22 @@ class NativeServer:
         self._per_address[address] = used + 1
         self._strangers[connection] = self.now_ms() + limits.HELLO_TIMEOUT_MS
         return True
+
+    def check_room(self, connection: NativeConnection) -> None:
+        if (
+            len(self._connections) > self._connections_max
+            or self._per_address[connection.address] > self._connections_per_address_max
+        ):
+            raise OverloadedError("this node has as many connections as it may")
+
+    def peer_hello(self, connection: NativeConnection, request_id: int, body: bytes) -> None:
+        if self._peers is None:
+            raise PeerRefusedError(
+                "this node is not part of a cluster: set cluster.candidates or cluster.join"
+            )
+        if self.stopping:
+            raise ShuttingDownError("this node is stopping")
+        self._peers.take_over(connection, request_id, body)
 
     def closed(self, connection: NativeConnection) -> None:
         self._strangers.pop(connection, None)
