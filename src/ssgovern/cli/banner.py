@@ -37,6 +37,7 @@ def banner(config: ServerConfig, ready: Ready, source: str) -> str:
     facts = {
         "node": f"{config.node.name} (id {config.node.id})",
         "address": address + (f"   ({reach})" if reach else ""),
+        **({"cluster": _part(config, ready)} if config.is_clustered else {}),
         "data": str(Path(config.data_dir).resolve()),
         "durability": durability,
         "recovered": found,
@@ -62,3 +63,12 @@ def banner(config: ServerConfig, ready: Ready, source: str) -> str:
             "",
         ]
     )
+
+
+def _part(config: ServerConfig, ready: Ready) -> str:
+    reached = f"reached at {config.advertised(ready.port)}"
+    if config.is_candidate:
+        ids = ", ".join(str(candidate.node_id) for candidate in config.candidates)
+        noun = "one of the candidates" if len(config.candidates) > 1 else "the only candidate,"
+        return f"{noun} {ids}; {reached}"
+    return f"joins through {', '.join(map(str, config.seeds))}; {reached}"

@@ -15,7 +15,7 @@ import click
 
 from ssgovern.cli.banner import banner
 from ssgovern.cli.exits import EXIT_OK
-from ssgovern.cli.output import Cell, is_terminal, print_facts, print_json
+from ssgovern.cli.output import Cell, is_terminal, print_facts, print_json, visible
 from ssgovern.model import instance_id
 from ssgovern.node.config import ConfigKey, ServerConfig, config_keys
 from ssgovern.node.config_load import DEFAULT_FILE, load_config
@@ -130,7 +130,7 @@ def run_server(config: ServerConfig, source: str, failpoints: str) -> int:
     from ssgovern.node.server import run
 
     setup = set_up_logs(config.log)
-    progress = RecoveryProgressLine(sys.stderr, time.monotonic)
+    progress = StartProgressLine(sys.stderr, time.monotonic)
 
     def on_ready(ready: Ready) -> None:
         progress.end()
@@ -154,24 +154,35 @@ def run_server(config: ServerConfig, source: str, failpoints: str) -> int:
     return EXIT_OK
 
 
-class RecoveryProgressLine:
-    """Says how far recovery is, from its second second on: in place, or a line each 5 s."""
+class StartProgressLine:
+    """Says what a slow start is waiting for: in place, or a line when there is news.
+
+    A start that takes less than a second says nothing.
+    """
 
     def __init__(self, out: TextIO, clock: Callable[[], float]) -> None:
         self._out = out
         self._clock = clock
         self._next_s = clock() + 1.0
+        self._waiting = ""
         self._open = False
 
     def on_progress(self, progress: Progress) -> None:
-        """Take how far it is."""
-        now_s = self._clock()
-        if now_s < self._next_s:
-            return
+        """Take how far recovery is: shown each 5 s if nobody sees the line change."""
+        if self._clock() >= self._next_s:
+            share = f"{100 * progress.done // progress.total:3d} %" if progress.total else ""
+            self._say(f"recovering from {progress.what} {share}".rstrip())
+
+    def on_waiting(self, text: str) -> None:
+        """Take what of others is missing: `the other candidates: 2 (10.0.0.2:7420: refused)`."""
         in_place = is_terminal(self._out)
-        self._next_s = now_s + (0.1 if in_place else 5.0)
-        share = f"{100 * progress.done // progress.total:3d} %" if progress.total else ""
-        text = f"recovering from {progress.what} {share}".rstrip()
+        if self._clock() >= self._next_s and (in_place or text != self._waiting):
+            self._waiting = text
+            self._say(f"waiting for {visible(text)}")
+
+    def _say(self, text: str) -> None:
+        in_place = is_terminal(self._out)
+        self._next_s = self._clock() + (0.1 if in_place else 5.0)
         self._out.write(f"\r\x1b[K{text}" if in_place else f"{text}\n")
         self._out.flush()
         self._open = in_place

@@ -11,9 +11,9 @@ from click.testing import CliRunner, Result
 
 from ssgovern.cli.app import app
 from ssgovern.cli.banner import banner
-from ssgovern.cli.server import RecoveryProgressLine
+from ssgovern.cli.server import StartProgressLine
 from ssgovern.model import NodeId
-from ssgovern.node.config import ListenConfig, NodeConfig, ServerConfig, config_keys
+from ssgovern.node.config import ClusterConfig, ListenConfig, NodeConfig, ServerConfig, config_keys
 from ssgovern.node.identity import Identity
 from ssgovern.node.node import Ready
 from ssgovern.node.recovery import Progress
@@ -124,8 +124,8 @@ def test_recovery_shows_progress_only_if_it_takes_longer_than_a_second(
     out: io.StringIO, shown: str
 ) -> None:
     """A quick start says nothing, a slow one how far it is; on a terminal the line goes away."""
-    times = iter([0.0, 0.9, 1.5, 1.55])
-    line = RecoveryProgressLine(out, lambda: next(times))
+    times = iter([0.0, 0.9, 1.5, 1.5, 1.55])
+    line = StartProgressLine(out, lambda: next(times))
     line.on_progress(Progress("snapshots", 1, 2))
     assert out.getvalue() == ""
     line.on_progress(Progress("log", 1, 2))
@@ -133,3 +133,32 @@ def test_recovery_shows_progress_only_if_it_takes_longer_than_a_second(
     assert out.getvalue().endswith(shown)
     line.end()
     assert out.getvalue().endswith("\r\x1b[K" if out.isatty() else shown)
+
+
+def test_waiting_for_others_is_said_once_for_each_thing_missing() -> None:
+    """Nobody has to guess why a node of a cluster is not ready; a log is not filled with it."""
+    now, out = [0.0], io.StringIO()
+    line = StartProgressLine(out, lambda: now[0])
+    missing = "the other candidates: 2 (10.0.0.2:7420: refused)"
+    for second in (0.5, 2.0, 8.0, 20.0):
+        now[0] = second
+        line.on_waiting(missing)
+    now[0] = 30.0
+    line.on_waiting("a controller")
+    assert out.getvalue() == f"waiting for {missing}\nwaiting for a controller\n"
+
+
+@pytest.mark.parametrize(
+    ("cluster", "node_id", "words"),
+    [
+        ({"candidates": "1@h:1,2@h:2,3@h:3"}, 2, "one of the candidates 1, 2, 3; reached at h:2"),
+        ({"join": "h:1,h:2"}, 4, "joins through h:1, h:2; reached at 127.0.0.1:7420"),
+    ],
+)
+def test_the_banner_says_which_part_a_node_has_in_its_cluster(
+    cluster: dict[str, str], node_id: int, words: str
+) -> None:
+    """Whether it votes, and where others reach it."""
+    config = ServerConfig(node=NodeConfig(id=node_id), cluster=ClusterConfig(**cluster))
+    assert words in banner(config, ready(), "")
+    assert "cluster" not in banner(ServerConfig(), ready(), "")
