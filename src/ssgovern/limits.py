@@ -43,6 +43,8 @@ SERVICES_PER_PATTERN_MAX = 100_000
 HISTORY_CHANGES_PER_SHARD = 512
 """Changes kept for subscribers that resume; older ones take a snapshot."""
 
+ENDS_RETRIED_MAX = 1024
+"""Ends of sessions proposed again with one tick, after their shard could take nothing."""
 EPOCH_STARTS_KEPT = 64
 """A subscriber that comes from an older epoch takes a snapshot."""
 CATCH_UP_SLICE = 128
@@ -92,6 +94,8 @@ NODE_HEARTBEAT_MS = 500
 """How often a node shows the controller that it lives."""
 NODE_HEARTBEAT_TIMEOUT_MS = 1_000
 """A heartbeat without an answer for so long is given up, and another candidate is asked."""
+NODE_REQUEST_TIMEOUT_MS = 2_000
+"""What a node asks of the controller is asked again, of whoever is it then, after so long."""
 NODE_LEASE_MS = 3_000
 """Granted with each heartbeat, counted from when it was sent."""
 NODE_GONE_AFTER_MS = NODE_LEASE_MS + 200
@@ -114,8 +118,6 @@ CONTROLLER_REQUESTS_MAX = 1024
 """Requests waiting for the controller's decision. More: `OverloadedError`."""
 CONTROLLER_BATCH_MAX = 64
 """Requests decided together, in one entry of the metadata log."""
-CONTROLLER_APPEND_TIMEOUT_MS = 5_000
-"""A decision that the log did not take and bring back for so long is of unknown outcome."""
 METADATA_PUSHED_ENTRIES_MAX = 1_024
 """Entries of the metadata log kept for nodes that follow; who is further behind gets a snapshot."""
 METADATA_PUSHED_BYTES_MAX = 256 << 10
