@@ -8,7 +8,13 @@ from __future__ import annotations
 
 from builders import session_of
 
-from ssgovern.errors import DiskFullError, OverloadedError, SsGovernError
+from ssgovern.errors import (
+    DiskFullError,
+    OverloadedError,
+    ShardMovedError,
+    ShardUnavailableError,
+    SsGovernError,
+)
 from ssgovern.model import (
     SHARDS,
     LogPosition,
@@ -67,6 +73,53 @@ class Wire:
         self.refused.append(error)
 
 
+class Places:
+    """A placement that a test sets shard by shard; at first everything is allowed."""
+
+    def __init__(self) -> None:
+        self.elsewhere: dict[ShardId, None] = {}
+        """Not held here at all."""
+        self.replicas: dict[ShardId, None] = {}
+        """Held here, with another node as primary."""
+        self.idle: dict[ShardId, None] = {}
+        """This node is primary and may not act now."""
+        self.map_version = 7
+
+    def set(self, shard: ShardId, what: str) -> None:
+        """Let a shard be "primary", "replica", "idle" or "elsewhere"."""
+        for name, shards in (
+            ("elsewhere", self.elsewhere),
+            ("replica", self.replicas),
+            ("idle", self.idle),
+        ):
+            shards.pop(shard, None)
+            if name == what:
+                shards[shard] = None
+
+    def check_write(self, shard: ShardId) -> None:
+        if shard in self.idle:
+            raise ShardUnavailableError(f"shard {shard} has no lease", shard=shard)
+        if shard in self.elsewhere or shard in self.replicas:
+            raise self._moved(shard)
+
+    def check_read(self, shard: ShardId, *, replica_too: bool) -> None:
+        if shard in self.idle and not replica_too:
+            raise ShardUnavailableError(f"shard {shard} has no lease", shard=shard)
+        if shard in self.elsewhere or (shard in self.replicas and not replica_too):
+            raise self._moved(shard)
+
+    def holds(self, shard: ShardId) -> bool:
+        return shard not in self.elsewhere
+
+    def map_update(self, since: int) -> native_pb2.ShardMapUpdate:
+        return native_pb2.ShardMapUpdate(since=since, version=self.map_version)
+
+    def _moved(self, shard: ShardId) -> ShardMovedError:
+        return ShardMovedError(
+            f"shard {shard} is elsewhere", shard=shard, map_version=self.map_version
+        )
+
+
 class Rig:
     """See the module."""
 
@@ -87,7 +140,8 @@ class Rig:
             SessionTiming(ttl_ms=ttl_ms),
             Protection(ProtectionPolicy(share=share, sessions_min=sessions_min, hold_ms=hold_ms)),
         )
-        self.registry = RegistryService(self.states, self.sessions, self, lambda: 1000)
+        self.places = Places()
+        self.registry = RegistryService(self.states, self.sessions, self, lambda: 1000, self.places)
         self.push = PushService(self.registry)
         self.queue: list[Proposal] = []
         self.records: list[tuple[ShardId, log_pb2.Record]] = []
@@ -184,6 +238,7 @@ class Rig:
         ended = []
         while self.now_ms + 250 <= until_ms:
             self.now_ms += 250
+            self.registry.retry_ends()
             for session in self.sessions.tick(self.now_ms):
                 self.registry.end_session(session, log_pb2.SESSION_END_EXPIRED, RetryEnds(self))
                 ended.append(session.id)
@@ -235,6 +290,9 @@ class Follower:
             message = self._assembler.add(part)
             if message is not None:
                 self._told(message[2], message[4])
+
+    def lacks(self) -> None:
+        """Tests say themselves when it catches up; see `behind`."""
 
     def subscribe(self, target: Target, known: dict[ServiceKey, LogPosition] | None = None) -> None:
         self._rig.push.subscribe(self, target, known or {})

@@ -34,6 +34,15 @@ class Directory:
         assert self._keys[index] == key, f"{key} is not in the directory"
         del self._keys[index]
 
+    def replace(self, gone: Iterable[ServiceKey], come: Iterable[ServiceKey]) -> None:
+        """Remove keys that are there and add keys that then are not, many at once."""
+        leaving = dict.fromkeys(gone)
+        keys = [key for key in self._keys if key not in leaving] if leaving else self._keys
+        keys += come
+        # Nearly sorted, which is what the sort is quick at.
+        keys.sort()
+        self._keys = keys
+
     def after(self, start: ServiceKey) -> Iterator[ServiceKey]:
         """Yield the keys at and after `start`. The directory must not change meanwhile."""
         keys = self._keys

@@ -54,7 +54,8 @@ class Session:
         self.ended = False
         """Its end was decided but the log could not take all of it: it must not be resumed."""
         self.shards = 0
-        """Bit i: it may own instances in shard i. Never cleared while it lives."""
+        """Bit i: it may own instances in shard i, of which this node is primary. Cleared only
+        when the shard is another node's: what the session owns there is that node's to end."""
         self.wheel_slot = 0
 
     def __repr__(self) -> str:
@@ -133,6 +134,48 @@ class SessionTable:
             session.shards |= added
             for shard in shards_of(added):
                 self.per_shard[shard] += 1
+
+    def unclaim(self, session: Session, shards: int) -> None:
+        """Note that what the session owns in these shards is not this node's to end."""
+        gone = shards & session.shards
+        session.shards ^= gone
+        for shard in shards_of(gone):
+            self.per_shard[shard] -= 1
+
+    def unclaim_all(self, shards: int) -> int:
+        """Do so for every session, as these shards are another node's now.
+
+        Sessions that are idle by that are dropped; return how many. One pass over all sessions,
+        however many shards: to be called with all of them at once.
+        """
+        shards &= sum(1 << shard for shard, count in enumerate(self.per_shard) if count)
+        if not shards:
+            return 0
+        touched = [session for session in self._sessions.values() if session.shards & shards]
+        dropped = 0
+        for session in touched:
+            self.unclaim(session, shards)
+            dropped += self.drop_idle(session)
+        return dropped
+
+    def drop_idle(self, session: Session) -> bool:
+        """Forget a session that may own nothing here and is not connected here.
+
+        No end is proposed: it lives where it is heard, and ends where it owns something.
+        """
+        if session.shards or session.connection is not None:
+            return False
+        self.end(session)
+        return True
+
+    def renew(self, session: Session, now_ms: float) -> None:
+        """Give a session a full time to live, whatever became of its connection to this node.
+
+        For what another node granted it: until its client knows that this node took over, it
+        speaks to that one.
+        """
+        session.closed_at_ms = None
+        self.hear(session, now_ms)
 
     def hear(self, session: Session, now_ms: float) -> None:
         """Note a heartbeat (or any other sign of life)."""

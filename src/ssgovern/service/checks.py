@@ -138,3 +138,15 @@ def batch(count: int) -> None:
             field="registrations",
             limit=limits.REGISTER_BATCH_MAX,
         )
+
+
+def claimed(request: native_pb2.ClaimRequest) -> None:
+    """Check how much a client claims at once."""
+    count = len(request.claimed) + sum(len(each.instance_ids) for each in request.claimed)
+    most = 2 * limits.REGISTER_BATCH_MAX
+    if count > most:
+        raise LimitExceededError(
+            f"{count} services and instances claimed at once: at most {most} are allowed",
+            field="claimed",
+            limit=most,
+        )

@@ -7,20 +7,25 @@ means that many deltas have become one. Nobody waits for anybody.
 
 Knows states and subscriptions; knows a subscriber only as something that takes frames. Owned by
 one driver, which calls `next_change` and `catch_up` in turns.
+
+A shard may leave the node and come back. While it is away (`Suspended`) its subscriptions stay
+and are told nothing; with its return they are told what changed for them. Invariant: nobody is
+told of a state that is not the shard's, above all not that services are empty.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Protocol
 
 from ssgovern import limits
 from ssgovern.errors import LimitExceededError, OverloadedError
-from ssgovern.model import LogPosition, Pattern, ServiceKey
-from ssgovern.registry.state import CatchUp, Change, Service
-from ssgovern.registry.subscriptions import SubscriptionTable, Target
+from ssgovern.model import ORIGIN, LogPosition, Pattern, ServiceKey, ShardId, shard_of
+from ssgovern.registry.state import CatchUp, Change, Service, ShardState
+from ssgovern.registry.subscriptions import MaskedPattern, SubscriptionTable, Target
+from ssgovern.service.placement import ALL_SHARDS, check_holds
 from ssgovern.service.registry import RegistryService
 from ssgovern.wire.codec import encode, key_to_wire
 from ssgovern.wire.frames import Kind, MessageType, encode_message
@@ -40,6 +45,21 @@ class Subscriber(Protocol):
     def take(self, frame: bytes) -> None:
         """Send one frame to it."""
 
+    def lacks(self) -> None:
+        """It lacks something from now: see to it that `catch_up` is called for it."""
+
+
+class Suspended:
+    """What subscribers know of a shard that is away."""
+
+    __slots__ = ("known", "position")
+
+    def __init__(self, position: LogPosition) -> None:
+        self.position = position
+        """Up to where everybody was told, except of what is in `known`."""
+        self.known: dict[ServiceKey, LogPosition] = {}
+        """Of services somebody follows: what the least informed subscriber has."""
+
 
 class PushService:
     """Pending changes, and what subscribers lack."""
@@ -49,6 +69,10 @@ class PushService:
         self._pending: OrderedDict[Service, Change] = OrderedDict()
         self._half_told: dict[Subscriber, list[bytes]] = {}
         self._snapshots = SnapshotCache()
+        self._telling: Change | None = None
+        """Its audience is being told, and may not all have been told yet."""
+        self._suspended: dict[ShardId, Suspended] = {}
+        registry.followers = self
         self.subscriptions: SubscriptionTable[Subscriber] = SubscriptionTable()
         self.pushes = 0
 
@@ -61,7 +85,12 @@ class PushService:
         number of services, however fast they change.
         """
         for change in changes:
-            if not self.subscriptions.has_audience(change.service.key):
+            key = change.service.key
+            if not self.subscriptions.has_audience(key):
+                continue
+            if self._suspended and (away := self._suspended.get(shard_of(*key))) is not None:
+                # Told on return, from what was known when it left.
+                away.known.setdefault(key, away.position)
                 continue
             waiting = self._pending.get(change.service)
             if waiting is None:
@@ -76,7 +105,9 @@ class PushService:
             service, change = self._pending.popitem(last=False)
             audience = self.subscriptions.audience(service.key)
             if audience:
+                self._telling = change
                 return change, self._encode_change(change), audience
+        self._telling = None
         return None
 
     def tell(self, subscriber: Subscriber, change: Change, frames: list[bytes]) -> None:
@@ -84,8 +115,8 @@ class PushService:
         if subscriber.behind or subscriber in self._half_told or not subscriber.can_take:
             key = change.service.key
             if key not in subscriber.behind:
-                epoch = self._registry.state_of(key).position.epoch
-                subscriber.behind[key] = LogPosition(epoch, change.since)
+                state = self._registry.state_of(key)
+                subscriber.behind[key] = _position_at(state, change.since)
             return
         self.pushes += 1
         for frame in frames:
@@ -93,7 +124,7 @@ class PushService:
 
     def _encode_change(self, change: Change) -> list[bytes]:
         key = change.service.key
-        epoch = self._registry.state_of(key).position.epoch
+        epoch, _ = _position_at(self._registry.state_of(key), change.revision)
         if change.whole:
             return _snapshot_frames(key, epoch, change.revision, change.upserted.values())
         body = raw_pb2.RawDelta(
@@ -113,27 +144,36 @@ class PushService:
     ) -> None:
         """Add a subscription. Call `catch_up` for the subscriber afterwards.
 
-        Raises LimitExceededError if the pattern covers too many services, OverloadedError if
-        the subscriber has not taken enough of what it asked for before.
+        Raises ShardMovedError if this node does not hold all that it covers, LimitExceededError
+        if the pattern covers too many services, OverloadedError if the subscriber has not taken
+        enough of what it asked for before.
         """
         most = limits.SERVICES_PER_PATTERN_MAX
         if len(subscriber.behind) >= most:
             raise OverloadedError("take what you subscribed to before you ask for more")
         wanted: list[ServiceKey] = []
-        if isinstance(target, Pattern):
-            wanted += islice(self._registry.directory.matching(target), most + 1)
+        if isinstance(target, ServiceKey):
+            check_holds(self._registry.placement, 1 << shard_of(*target))
+            wanted.append(target)
+        else:
+            wanted += islice(self._covered(target), most + 1)
             if len(wanted) > most:
                 raise LimitExceededError(
                     f"{target} covers more than {most} services", field="pattern", limit=most
                 )
             # What it knew and is gone by now is asked for too, so that it hears of the end.
             wanted += known
-        else:
-            wanted.append(target)
         self.subscriptions.add(subscriber, target)
-        origin = LogPosition(0, 0)
         for key in wanted:
-            subscriber.behind[key] = known.get(key, origin)
+            subscriber.behind[key] = known.get(key, ORIGIN)
+
+    def _covered(self, target: Pattern | MaskedPattern) -> Iterator[ServiceKey]:
+        directory = self._registry.directory
+        if isinstance(target, Pattern):
+            check_holds(self._registry.placement, ALL_SHARDS)
+            return directory.matching(target)
+        check_holds(self._registry.placement, target.shards)
+        return filter(target.matches, directory.matching(target.pattern))
 
     def unsubscribe(self, subscriber: Subscriber, target: Target) -> None:
         """Drop a subscription."""
@@ -162,7 +202,12 @@ class PushService:
                     del self._half_told[subscriber]
             elif lacking:
                 key = lacking.pop()
-                frames = self._encode_catch_up(key, subscriber.behind.pop(key))
+                known = subscriber.behind.pop(key)
+                if self._suspended and (away := self._suspended.get(shard_of(*key))) is not None:
+                    # It may have nothing yet, and others more: on return all get it whole.
+                    away.known[key] = ORIGIN
+                    continue
+                frames = self._encode_catch_up(key, known)
                 self.pushes += 1
                 if len(frames) == 1:
                     subscriber.take(frames[0])
@@ -171,6 +216,48 @@ class PushService:
             else:
                 return False
         return True
+
+    # --- shards come and go ----------------------------------------------------------------
+
+    def suspend(self, state: ShardState, untold: list[Change]) -> None:
+        """Tell nothing of a shard from now on, but remember what its followers know."""
+        shard = state.shard
+        has_audience = self.subscriptions.has_audience
+        followed = [key for key in state.services if has_audience(key)]
+        away = self._suspended.get(shard)
+        if away is not None:
+            # Again, before anybody was told of this state: what they know is what they knew.
+            for key in followed:
+                away.known.setdefault(key, away.position)
+            return
+        away = self._suspended[shard] = Suspended(state.position)
+        away.known.update(dict.fromkeys(followed, state.position))
+        telling = [] if self._telling is None else [self._telling]
+        waiting = [service for service in self._pending if shard_of(*service.key) == shard]
+        oldest: dict[ServiceKey, LogPosition] = {}
+        for change in (*telling, *map(self._pending.pop, waiting), *untold):
+            key = change.service.key
+            if shard_of(*key) == shard and key not in oldest and has_audience(key):
+                oldest[key] = _position_at(state, change.since)
+        away.known.update(oldest)
+        self._snapshots.drop(shard)
+
+    def resume(self, state: ShardState) -> None:
+        """Let everybody who follows something in a shard catch up with its state."""
+        away = self._suspended.pop(state.shard, None)
+        if away is None:
+            return
+        keys = dict.fromkeys(self.subscriptions.exact_in(state.shard))
+        keys.update(dict.fromkeys(away.known))
+        keys.update({key: None for key, found in state.services.items() if found.instances})
+        lacking: dict[Subscriber, None] = {}
+        for key in keys:
+            known = away.known.get(key, away.position)
+            for subscriber in self.subscriptions.audience(key):
+                subscriber.behind.setdefault(key, known)
+                lacking[subscriber] = None
+        for subscriber in lacking:
+            subscriber.lacks()
 
     def _encode_catch_up(self, key: ServiceKey, known: LogPosition) -> list[bytes]:
         state = self._registry.state_of(key)
@@ -213,6 +300,11 @@ class SnapshotCache:
         kept = self._kept.get(service)
         return kept[1] if kept is not None and kept[0] == service.revision else None
 
+    def drop(self, shard: ShardId) -> None:
+        """Forget the snapshots of a shard: its services here are not those it will have."""
+        for service in [service for service in self._kept if shard_of(*service.key) == shard]:
+            self._drop(service)
+
     def put(self, service: Service, frames: list[bytes]) -> None:
         """Keep a snapshot."""
         self._drop(service)
@@ -234,3 +326,15 @@ def _snapshot_frames(
         service=key_to_wire(key), epoch=epoch, revision=revision, instances=encoded
     ).SerializeToString()
     return encode_message(Kind.PUSH, MessageType.SNAPSHOT, 0, body)
+
+
+def _position_at(state: ShardState, revision: int) -> LogPosition:
+    """Return the position of a revision, with the epoch in which it was written.
+
+    The state may have entered a newer epoch since: a position that names that one would be taken
+    for one that was never on this log.
+    """
+    for start in reversed(state.epoch_starts):
+        if start.revision <= revision:
+            return LogPosition(start.epoch, revision)
+    return LogPosition(state.position.epoch, revision) if not state.epoch_starts else ORIGIN
