@@ -6,7 +6,8 @@ for everybody, durable and agreed upon by a majority before it says so, and a co
 the end of the log, so that a controller that was replaced without noticing appends nothing.
 
 The controller decides one thing at a time: what it decides next sees what it decided before,
-because it has replayed it.
+because it has replayed it. Committed entries are final; they come in order, by callbacks that
+whoever makes the log hands in, and may be read again.
 """
 
 from __future__ import annotations
@@ -18,7 +19,11 @@ from typing import Protocol
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A committed entry: an encoded record and its place."""
+    """A committed entry, or a snapshot in place of all entries up to its index.
+
+    The body of an entry holds records that were decided together; an empty one is the log's
+    own, and means nothing to the controller. That of a snapshot is `encode_snapshot`.
+    """
 
     index: int
     body: bytes
@@ -27,22 +32,17 @@ class Entry:
 class MetadataLog(Protocol):
     """The agreed order of metadata records."""
 
-    async def append(self, bodies: Sequence[bytes], *, after: int) -> int:
-        """Commit records, all or none, right after index `after`; return the last index.
+    async def append(self, body: bytes, *, after: int) -> int:
+        """Commit an entry behind all records up to index `after`; return its index.
 
-        Raises FencedError if another controller appended there first, and UnavailableError if
-        no majority answered in time. After the latter it is *not known* whether they were
-        committed: step down and read on.
+        Entries of the log's own may lie between, records may not. When it returns, the entry
+        has been replayed here. Raises FencedError if another record is there or this node is
+        not the controller (any more): nothing was appended; OverloadedError: nothing was
+        appended, try again; UnavailableError if this node stopped being the controller
+        meanwhile and it is *not known* whether the entry is committed: step down and read on.
+        There is no other end to waiting while this node is the controller.
         """
 
-    async def read(self, after: int) -> Sequence[Entry]:
-        """Wait for committed entries behind an index and return them, in order.
-
-        Entries behind a snapshot are gone: then nothing is returned and `snapshot` is ahead.
-        """
-
-    async def snapshot(self) -> Entry:
-        """Return the newest snapshot (`decode_snapshot`) and the index it stands for."""
-
-    async def compact(self, snapshot: Entry) -> None:
-        """Keep a snapshot, after which entries up to its index may be forgotten."""
+    def read(self, after: int) -> Sequence[Entry] | None:
+        """Return the entries behind an index that were replayed here; None: a snapshot is in
+        their place, and the replayed state has to do."""
