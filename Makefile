@@ -3,6 +3,7 @@
 VENV := .venv
 BIN := $(VENV)/bin
 SEEDS ?= 0-1999
+NODES ?= 1
 DEMO_EXIT ?=
 ARGS ?=
 
@@ -21,9 +22,9 @@ venv:
 venv-dev:
 	@scripts/venv.sh dev
 
-run: venv ## Set up, start a node, show what it does, stay until Ctrl-C (DEMO_EXIT=1: leave by itself)
+run: venv ## Set up, start NODES=1 nodes, show what they do, stay until Ctrl-C (DEMO_EXIT=1: leave)
 	@echo "==> run: a demonstration in .run/"
-	@$(BIN)/ss-govern demo --data-dir .run $(if $(DEMO_EXIT),--exit) $(ARGS)
+	@$(BIN)/ss-govern demo --data-dir .run --nodes $(NODES) $(if $(DEMO_EXIT),--exit) $(ARGS)
 
 test: venv-dev ## All that CI runs: lint, every test, simulation
 	@scripts/test.sh all
