@@ -177,6 +177,8 @@ REPLICATION_BACKLOG_MAX = 64
 """Messages for a shard whose role is being switched; more are sent again by their primary."""
 REPLICATION_BATCH_BYTES = 512 << 10
 """Messages for one node that leave as one frame."""
+REPLICATION_SNAPSHOT_BYTES_MAX = 256 << 20
+"""States of shards that one node is sending; one that does not fit is dropped, and sent again."""
 REPLICATION_ASKS_AT_ONCE = 8
 """Questions of this node's primaries that the controller is asked at a time."""
 SHARD_SNAPSHOTS_AT_ONCE = 2

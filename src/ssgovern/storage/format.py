@@ -42,7 +42,9 @@ EPOCH: Final = 2
 """A promise to refuse older epochs of the shard. Its body is empty."""
 MARK: Final = 3
 """Only proves, by its synced LSN, that what came before was durable. Belongs to no shard."""
-KIND_NAMES: Final = {ENTRY: "entry", EPOCH: "epoch", MARK: "mark"}
+CUT: Final = 4
+"""The shard's log ends, or begins anew, at this position: see `cut_record`. No body."""
+KIND_NAMES: Final = {ENTRY: "entry", EPOCH: "epoch", MARK: "mark", CUT: "cut"}
 
 _MAGIC: Final = b"SSGOVWAL"
 _HEADER: Final = struct.Struct(">16sQQQ")
@@ -55,7 +57,7 @@ RECORD_HEADER_BYTES: Final = _RECORD.size
 
 
 class LogEntry(NamedTuple):
-    """What is appended: one entry of a shard's log (or, with `kind=EPOCH`, a promise)."""
+    """What is appended: one entry of a shard's log (or, by its kind, a promise or a cut)."""
 
     shard: int
     epoch: int
@@ -104,6 +106,16 @@ class Parsed(NamedTuple):
 def epoch_promise(shard: int, epoch: int, revision: int = 0) -> LogEntry:
     """Return the entry by which a node promises to refuse epochs of `shard` below `epoch`."""
     return LogEntry(shard, epoch, revision, b"", EPOCH)
+
+
+def cut_record(shard: int, epoch: int, keep: int) -> LogEntry:
+    """Return the record after which the log of `shard` ends at position `(epoch, keep)`.
+
+    If the log has that position, what follows it is gone. If not, all of it is gone: a snapshot
+    at this position, which is durable already, was put in its place; entries follow it. At
+    (0, 0) the shard begins from nothing.
+    """
+    return LogEntry(shard, epoch, keep, b"", CUT)
 
 
 def salt_of(identity: bytes) -> int:
@@ -186,7 +198,7 @@ def plausible_shard(header: bytes, lsn: int, shards: int) -> int | None:
     sane = (
         length <= limits.WAL_RECORD_BYTES_MAX
         and synced_lsn <= lsn
-        and kind in (ENTRY, EPOCH)
+        and kind in (ENTRY, EPOCH, CUT)
         and shard < shards
     )
     return int(shard) if sane else None
