@@ -23,15 +23,20 @@ class Identity(NamedTuple):
     """Cluster, node number, and 16 bytes that no other node of any cluster has."""
 
     cluster_id: bytes
+    """Empty: of a node that is to be one of several and belongs to no cluster yet."""
     node_id: NodeId
     node_uuid: bytes
+    clustered: bool = False
+    """The directory was written by a node of a cluster of several."""
 
 
-async def load_or_create(disk: Disk, node_id: NodeId, runtime: Runtime) -> Identity:
+async def load_or_create(
+    disk: Disk, node_id: NodeId, runtime: Runtime, *, clustered: bool = False
+) -> Identity:
     """Return the identity in `disk`, or make one there.
 
-    Raises ConfigError if the directory belongs to another node, CorruptionError if the file is
-    there and cannot be understood.
+    Raises ConfigError if the directory belongs to another node or to a cluster that the
+    configuration does not speak of, CorruptionError if the file cannot be understood.
     """
     if FILE in disk.names():
         identity = _parse(disk.read(FILE))
@@ -40,17 +45,36 @@ async def load_or_create(disk: Disk, node_id: NodeId, runtime: Runtime) -> Ident
                 f"the data directory belongs to node {identity.node_id}, not to node {node_id}: "
                 "set node.id to that, or name another data directory"
             )
+        if identity.clustered and not clustered:
+            raise ConfigError(
+                f"the data directory belongs to a node of cluster {identity.cluster_id.hex()}: "
+                "set cluster.candidates or cluster.join, or name another data directory"
+            )
         return identity
-    identity = Identity(runtime.random_bytes(_ID_BYTES), node_id, runtime.random_bytes(_ID_BYTES))
-    written = json.dumps(
-        {
-            "format": FORMAT,
-            "cluster_id": identity.cluster_id.hex(),
-            "node_id": identity.node_id,
-            "node_uuid": identity.node_uuid.hex(),
-        },
-        indent=2,
-    )
+    cluster_id = b"" if clustered else runtime.random_bytes(_ID_BYTES)
+    identity = Identity(cluster_id, node_id, runtime.random_bytes(_ID_BYTES), clustered)
+    await _write(disk, identity)
+    return identity
+
+
+async def join(disk: Disk, identity: Identity, cluster_id: bytes) -> Identity:
+    """Write down which cluster the directory belongs to, for good; return what it says now."""
+    joined = identity._replace(cluster_id=cluster_id, clustered=True)
+    if joined != identity:
+        await _write(disk, joined)
+    return joined
+
+
+async def _write(disk: Disk, identity: Identity) -> None:
+    fields: dict[str, object] = {
+        "format": FORMAT,
+        "cluster_id": identity.cluster_id.hex(),
+        "node_id": identity.node_id,
+        "node_uuid": identity.node_uuid.hex(),
+    }
+    if identity.clustered:
+        fields["clustered"] = True
+    written = json.dumps(fields, indent=2)
     try:
         if _TEMPORARY in disk.names():
             await disk.remove(_TEMPORARY)
@@ -59,7 +83,6 @@ async def load_or_create(disk: Disk, node_id: NodeId, runtime: Runtime) -> Ident
         await disk.sync_directory()
     except OSError as error:
         raise StorageFailedError(f"cannot write {FILE}: {error.strerror}") from error
-    return identity
 
 
 def _parse(content: bytes) -> Identity:
@@ -73,9 +96,15 @@ def _parse(content: bytes) -> Identity:
         cluster_id = bytes.fromhex(fields["cluster_id"])
         node_uuid = bytes.fromhex(fields["node_uuid"])
         node_id = fields["node_id"]
-        if len(cluster_id) != _ID_BYTES or len(node_uuid) != _ID_BYTES or type(node_id) is not int:
+        clustered = fields.get("clustered", False) is True
+        lengths = (0, _ID_BYTES) if clustered else (_ID_BYTES,)
+        if (
+            len(cluster_id) not in lengths
+            or len(node_uuid) != _ID_BYTES
+            or type(node_id) is not int
+        ):
             raise ValueError("an id of the wrong length or type")
-        return Identity(cluster_id, NodeId(node_id), node_uuid)
+        return Identity(cluster_id, NodeId(node_id), node_uuid, clustered)
     except (ValueError, KeyError, TypeError) as error:
         raise CorruptionError(
             f"not a node identity: {error}", segment=FILE, offset=0, shard=None

@@ -13,7 +13,8 @@ nothing is known any more (fsyncgate).
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from typing import Protocol
 
 from ssgovern import limits
 from ssgovern.errors import DiskFullError, OverloadedError, ShuttingDownError
@@ -23,6 +24,12 @@ from ssgovern.replication.primary import PrimaryLog, Proposal, Waiter
 from ssgovern.storage.format import LogEntry
 from ssgovern.storage.wal import Wal
 from ssgovern.wire.records import Record, encode_record
+
+
+class PrimaryLogs(Protocol):
+    """The logs that may be written to, by shard."""
+
+    def __getitem__(self, shard: ShardId, /) -> PrimaryLog: ...
 
 
 class LogDriver(WalDriver):
@@ -35,7 +42,7 @@ class LogDriver(WalDriver):
     def __init__(
         self,
         wal: Wal,
-        logs: Sequence[PrimaryLog],
+        logs: PrimaryLogs,
         node_id: NodeId,
         *,
         on_committed: Callable[[list[Proposal]], None],

@@ -12,6 +12,7 @@ import logging
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
+from ssgovern.api.native.peer import PeerAcceptor
 from ssgovern.api.native.server import NativeServer
 from ssgovern.controller.standalone import decide_shard_map
 from ssgovern.errors import ConfigError, DiskFullError
@@ -35,8 +36,9 @@ from ssgovern.registry.sessions import SessionTable, SessionTiming
 from ssgovern.registry.state import ShardState
 from ssgovern.replication.primary import PrimaryLog, Proposal
 from ssgovern.runtime import Disk, Runtime
+from ssgovern.service.placement import Placement, Standalone
 from ssgovern.service.push import PushService
-from ssgovern.service.registry import RegistryService
+from ssgovern.service.registry import Proposer, RegistryService
 from ssgovern.version import __version__
 from ssgovern.wire.pb import log_pb2, native_pb2
 
@@ -104,12 +106,15 @@ class Node:
         self._started_s = loop.time()
         loop.set_exception_handler(self._on_loop_error)
         try:
-            recovered = await self._recover()
-            self._assemble(recovered)
-            await self._serve(recovered)
+            await self._live()
         finally:
             for disk in self._disks:
                 await disk.close()
+
+    async def _live(self) -> None:
+        recovered = await self._recover()
+        self._assemble(recovered)
+        await self._serve(recovered)
 
     # --- recovery --------------------------------------------------------------------------
 
@@ -161,8 +166,36 @@ class Node:
             failpoint=self._runtime.failpoint,
             sync_interval_s=interval_ms / 1000.0 if interval_ms else None,
         )
+        self._assemble_services(
+            self._log_driver,
+            Standalone(
+                self._map,
+                node_id=node_id,
+                node_name=config.node.name,
+                cluster_id=self._identity.cluster_id,
+            ),
+            self._map.version,
+        )
+        self._snapshot_driver = SnapshotDriver(
+            self._snapshot_disk,
+            self._identity.node_uuid,
+            self.states,
+            recovered.snapshotted,
+            self._log_driver,
+            wal_bytes=config.storage.wal_bytes_before_snapshot,
+        )
+
+    def _assemble_services(
+        self,
+        proposer: Proposer,
+        placement: Placement,
+        map_version: int,
+        peers: PeerAcceptor | None = None,
+    ) -> None:
+        """Put together what serves clients, whoever the primaries are."""
+        config = self._config
         self.registry = RegistryService(
-            self.states, self._session_table(), self._log_driver, self._runtime.wall_ms
+            self.states, self._session_table(), proposer, self._runtime.wall_ms, placement
         )
         self.push = PushService(self.registry)
         self._push_driver = PushDriver(self.push)
@@ -172,25 +205,18 @@ class Node:
             self.push,
             hello=native_pb2.HelloResponse(
                 cluster_id=self._identity.cluster_id,
-                node_id=node_id,
+                node_id=self._identity.node_id,
                 node_name=config.node.name,
                 session_ttl_ms=config.session.ttl_ms,
                 heartbeat_interval_ms=config.session.heartbeat_interval_ms,
-                map_version=self._map.version,
+                map_version=map_version,
             ),
             status=self.status,
             end_refused=self._session_driver,
             wake_push=self._push_driver.wake,
             connections_max=config.limits.connections_max,
             connections_per_address_max=config.limits.connections_per_address_max,
-        )
-        self._snapshot_driver = SnapshotDriver(
-            self._snapshot_disk,
-            self._identity.node_uuid,
-            self.states,
-            recovered.snapshotted,
-            self._log_driver,
-            wal_bytes=config.storage.wal_bytes_before_snapshot,
+            peers=peers,
         )
 
     def _session_table(self) -> SessionTable:
@@ -344,7 +370,7 @@ class Node:
             wal_batches=self._log_driver.batches,
             wal_sync_us=int(self._log_driver.last_write_s * 1_000_000),
             writes_refused=self._log_driver.writes_refused,
-            map_version=self._map.version,
+            map_version=self.registry.placement.map_version,
             loop_stall_ms_max=int(self._session_driver.stall_ms_max),
             pushes=self.push.pushes,
             expirations=self.registry.expirations,

@@ -36,6 +36,7 @@ class SessionDriver:
             now = self._loop.time()
             self.stall_ms_max = max(self.stall_ms_max, (now - due) * 1000.0)
             self._expire(now * 1000.0)
+            self._registry.retry_ends()
             ticks += 1
             if ticks % 4 == 0:
                 server.sweep()

@@ -10,20 +10,22 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from ssgovern.errors import DiskFullError
-from ssgovern.model import LogPosition
-from ssgovern.node.log_driver import LogDriver
+from ssgovern.model import LogPosition, ShardId
+from ssgovern.node.wal_driver import WalDriver
 from ssgovern.registry.snapshot import capture, encode_chunks
 from ssgovern.registry.state import ShardState
 from ssgovern.runtime import Disk
-from ssgovern.storage.snapshot import write_snapshot
+from ssgovern.storage.snapshot import remove_snapshots, write_snapshot
 
 log = logging.getLogger("ssgovern.snapshots")
 
 _LOOK_EVERY_S = 1.0
 _AFTER_FULL_S = 10.0
+_EVERYTHING = LogPosition(1 << 32, 1 << 64)
+"""Behind every entry there can be."""
 
 
 class SnapshotDriver:
@@ -35,10 +37,12 @@ class SnapshotDriver:
         identity: bytes,
         states: Sequence[ShardState],
         snapshotted: dict[int, LogPosition],
-        log_driver: LogDriver,
+        log_driver: WalDriver,
         *,
         wal_bytes: int,
+        is_gone: Callable[[int], bool] | None = None,
     ) -> None:
+        """`is_gone` tells of shards that left this node, which need no log and no snapshot."""
         self._disk = disk
         self._identity = identity
         self._states = states
@@ -46,6 +50,7 @@ class SnapshotDriver:
         self._sizes: dict[int, int] = {}
         self._log = log_driver
         self._wal_bytes = wal_bytes
+        self._gone = is_gone
         self._left_bytes = 0
         """Log that the last snapshots could not make superfluous: its newest segment."""
         self._turn = asyncio.Lock()
@@ -72,6 +77,9 @@ class SnapshotDriver:
         async with self._turn:
             taken = 0
             for state in self._states:
+                if self._is_gone(state.shard):
+                    await self._remove(state.shard)
+                    continue
                 if state.position == self._snapshotted.get(state.shard):
                     continue
                 if not state.services and not empty_too:
@@ -89,7 +97,33 @@ class SnapshotDriver:
                 self._snapshotted[state.shard] = captured.position
                 taken += 1
                 await asyncio.sleep(0)
-            freed_bytes = await self._log.release(self._snapshotted)
+            freed_bytes = await self._log.release(self._covered())
             self._left_bytes, _ = self._log.wal_size
             log.info("%d snapshots taken, %d bytes of log removed", taken, freed_bytes)
             return taken
+
+    async def keep(self, shard: ShardId, position: LogPosition, chunks: Iterable[bytes]) -> None:
+        """Keep the snapshot of a shard that came from elsewhere, durable on return.
+
+        Raises DiskFullError (nothing changed), StorageFailedError.
+        """
+        async with self._turn:
+            self._sizes[shard] = await write_snapshot(
+                self._disk, self._identity, shard, position, chunks
+            )
+            self._snapshotted[shard] = position
+
+    def _is_gone(self, shard: int) -> bool:
+        return self._gone is not None and self._gone(shard)
+
+    def _covered(self) -> dict[int, LogPosition]:
+        covered = dict(self._snapshotted)
+        for state in self._states:
+            if self._is_gone(state.shard):
+                covered[state.shard] = _EVERYTHING
+        return covered
+
+    async def _remove(self, shard: ShardId) -> None:
+        if self._snapshotted.pop(shard, None) is not None:
+            self._sizes.pop(shard, None)
+            await remove_snapshots(self._disk, shard)

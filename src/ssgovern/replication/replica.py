@@ -92,6 +92,11 @@ class ReplicaLog:
             f"committed={self.committed}>"
         )
 
+    @property
+    def promised(self) -> int:
+        """The highest epoch promised, on disk once every `Persist` so far is."""
+        return self._promised
+
     def story(self) -> list[str]:
         """Return the last unusual things that happened here, oldest first."""
         return list(self._story)

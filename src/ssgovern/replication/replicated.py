@@ -21,7 +21,12 @@ from collections import deque
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from ssgovern.errors import OverloadedError, ShardMovedError, SsGovernError, UnavailableError
+from ssgovern.errors import (
+    OverloadedError,
+    ShardMovedError,
+    ShardUnavailableError,
+    SsGovernError,
+)
 from ssgovern.model import LogPosition, NodeId
 from ssgovern.replication.messages import (
     ACKS_ALL,
@@ -150,13 +155,15 @@ class ReplicatedPrimary(PrimaryLog):
         if self.deposed:
             return ShardMovedError(f"shard {self.shard} has moved: {self.deposed}")
         if now_ms >= self.lease_until_ms:
-            return UnavailableError(
-                f"the primary of shard {self.shard} has not heard from the controller in time"
+            return ShardUnavailableError(
+                f"the primary of shard {self.shard} has not heard from the controller in time",
+                shard=self.shard,
             )
         if len(self.in_sync) < self._settings.min_in_sync:
-            return UnavailableError(
+            return ShardUnavailableError(
                 f"{len(self.in_sync)} nodes in sync for shard {self.shard}, "
-                f"min_in_sync is {self._settings.min_in_sync}"
+                f"min_in_sync is {self._settings.min_in_sync}",
+                shard=self.shard,
             )
         if self.tail - self.committed >= self._settings.uncommitted_max:
             return OverloadedError(f"{self.tail - self.committed} entries wait for replicas")

@@ -197,6 +197,21 @@ async def load_snapshots(disk: Disk, identity: bytes) -> list[SnapshotFile]:
     return list(found.values())
 
 
+async def remove_snapshots(disk: Disk, shard: int) -> None:
+    """Remove every snapshot of a shard that is here no more, durably.
+
+    The log must say by then that the shard begins anew. Raises StorageFailedError.
+    """
+    try:
+        for name in disk.names():
+            parsed = _parse_name(name)
+            if parsed is not None and parsed[0] == shard:
+                await remove_if_there(disk, name)
+        await disk.sync_directory()
+    except OSError as error:
+        raise storage_failed(f"removing the snapshots of shard {shard}", error) from error
+
+
 def _parse_name(name: str) -> tuple[int, LogPosition] | None:
     match = _NAME.fullmatch(name)
     if match is None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from builders import epoch_started
 
-from ssgovern.errors import OverloadedError, ShardMovedError, UnavailableError
+from ssgovern.errors import OverloadedError, ShardMovedError, ShardUnavailableError
 from ssgovern.model import LogPosition, NodeId, Outcome, ShardId
 from ssgovern.replication.messages import (
     Appended,
@@ -146,7 +146,7 @@ def test_below_the_minimum_nothing_is_taken_and_nothing_commits(make: Make) -> N
     assert primary.refusal(0) is None
     primary.on_assigned(row(ME, version=2), 0)
     assert own(primary, 11) == []
-    assert isinstance(primary.refusal(0), UnavailableError)
+    assert isinstance(primary.refusal(0), ShardUnavailableError)
     primary.on_assigned(row(ME, B, version=3), 0)
     assert primary.refusal(0) is None
 
@@ -176,7 +176,7 @@ def test_without_its_lease_a_primary_takes_nothing(make: Make) -> None:
     """It stops before the controller may promote another; an older lease shortens nothing."""
     primary = make(ME)
     assert primary.refusal(ALIVE - 1) is None
-    assert isinstance(primary.refusal(ALIVE), UnavailableError)
+    assert isinstance(primary.refusal(ALIVE), ShardUnavailableError)
     primary.on_lease(ALIVE + 5)
     primary.on_lease(ALIVE)
     assert primary.refusal(ALIVE) is None

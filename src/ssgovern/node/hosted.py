@@ -1,0 +1,103 @@
+"""What this node keeps of one shard, in which role, and who is to know of it.
+
+Records and seams without behaviour; `ShardHost` is their only owner. Invariants: a shard is
+primary or replica or between the two (`switching`), never both; the log goes with it from role
+to role; nothing is fed to a core while its role is being switched or a snapshot is being put in
+place of its state.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Sequence
+from typing import Protocol
+
+from ssgovern import limits
+from ssgovern.model import Outcome, ShardId
+from ssgovern.registry.state import ShardState
+from ssgovern.replication.messages import Effect, Message
+from ssgovern.replication.primary import Proposal
+from ssgovern.replication.replica import ReplicaLog
+from ssgovern.replication.replicated import ReplicatedPrimary
+from ssgovern.replication.shard_log import ShardLog
+
+
+class HostedShard:
+    """One shard on this node."""
+
+    __slots__ = (
+        "backlog",
+        "held",
+        "installing",
+        "led",
+        "log",
+        "primary",
+        "promised",
+        "replica",
+        "serving",
+        "settled",
+        "shard",
+        "switching",
+        "writes",
+    )
+
+    def __init__(self, shard: ShardId, log: ShardLog, promised: int) -> None:
+        self.shard = shard
+        self.log = log
+        self.promised = promised
+        """Highest epoch that this node's disk says it obeys, as of the last role."""
+        self.primary: ReplicatedPrimary | None = None
+        self.replica: ReplicaLog | None = None
+        self.switching = False
+        """Its role changes as soon as what was asked of the disk before is there."""
+        self.backlog: deque[Message] = deque(maxlen=limits.REPLICATION_BACKLOG_MAX)
+        """Came while the role was being switched; what does not fit is sent again."""
+        self.writes = 0
+        """Effects of the replica that wait for the disk."""
+        self.installing = False
+        self.held: deque[Effect] = deque()
+        """Effects of the replica behind a snapshot that is being installed."""
+        self.led = 0
+        """Highest epoch this life of the node has led, or begun to: it is not led again."""
+        self.serving = False
+        """Its sessions were given their time, which is done once it may act as primary."""
+        self.settled = False
+        """It was in sync in this life: what is here is the shard, not an old picture of it."""
+
+    def __repr__(self) -> str:
+        role = self.primary or self.replica or "no role"
+        marks = " switching" * self.switching + " installing" * self.installing
+        return f"<HostedShard {self.shard} {role!r}{marks}>"
+
+
+class Registry(Protocol):
+    """What the registry's use cases have to know of shards that come, change and go."""
+
+    def adopt_shard(self, shard: ShardId, state: ShardState) -> None: ...
+
+    def resume_shard(self, shard: ShardId) -> None: ...
+
+    def drop_shard(self, shard: ShardId) -> None: ...
+
+
+class Owner(Protocol):
+    """What the node does about what the shards say."""
+
+    def on_applied(self, shards: Iterable[ShardId]) -> None:
+        """These shards' states have moved: tell subscribers."""
+
+    def on_serving(self, began: Sequence[ShardId], ended: Sequence[ShardId]) -> None:
+        """This node began to act as primary of some shards, and ended to for others."""
+
+    def on_done(self) -> None:
+        """A good moment to send answers that collected."""
+
+
+class _Nobody:
+    """Waits for an entry whose proposer is gone."""
+
+    def on_outcome(self, proposal: Proposal, outcome: Outcome) -> None:
+        """Nobody listens."""
+
+
+NOBODY_WAITS = _Nobody()
