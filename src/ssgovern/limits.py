@@ -71,6 +71,12 @@ OUTBOUND_STALL_MS = 30_000
 """A connection that takes no byte of a full buffer for so long is closed."""
 FAN_OUT_SLICE = 512
 """Subscribers written to before the loop gets a turn."""
+CLUSTER_COMMANDS_MAX = 16
+"""Commands to the cluster that one node sees to at once."""
+FORWARD_TIMEOUT_MS = 5_000
+"""How long a node tries to have a request answered that other nodes are to answer."""
+FORWARDED_MAX = 4096
+"""Requests of clients that other nodes are asked for at once. More: `OverloadedError`."""
 
 # --- client -------------------------------------------------------------------------------
 CLIENT_IN_FLIGHT_MAX = 4096
