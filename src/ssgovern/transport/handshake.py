@@ -113,11 +113,8 @@ def check_response(
         raise RemoteProtocolError(f"the answer chose protocol version {response.version}")
     expected = _proof(_ACCEPTOR, me.secret, request, response)
     _check_proof(expected, response.proof, f"node {said.node_id}")
-    if request.target_id and said.node_id != request.target_id:
-        raise PeerRefusedError(
-            f"node {request.target_id} was dialled and node {said.node_id} answered: "
-            f"correct the address of node {request.target_id}"
-        )
+    _check_not_me(me, said)
+    _check_meant(request.target_id, said.node_id)
     _check_belongs(me, said)
     return said
 
@@ -165,11 +162,8 @@ def answer_hello(
         request.directory_id,
     )
     _check_shape(said)
-    if request.target_id not in (0, me.node_id):
-        raise PeerRefusedError(
-            f"node {request.target_id} was dialled and node {me.node_id} answered: "
-            f"correct the address of node {request.target_id}"
-        )
+    _check_not_me(me, said)
+    _check_meant(request.target_id, me.node_id)
     _check_belongs(me, said)
     response = peer_pb2.PeerHelloResponse(
         version=version,
@@ -239,8 +233,6 @@ def _check_belongs(me: PeerIdentity, said: PeerSaid) -> None:
 
     Both sides check, and say the same whoever of them dialled.
     """
-    if said.node_id == me.node_id:
-        raise PeerRefusedError(_same_id(me, said))
     if me.cluster_id and said.cluster_id and me.cluster_id != said.cluster_id:
         raise PeerRefusedError(
             f"node {said.node_id} belongs to cluster {said.cluster_id.hex()} and node "
@@ -259,18 +251,30 @@ def _check_belongs(me: PeerIdentity, said: PeerSaid) -> None:
         )
 
 
-def _same_id(me: PeerIdentity, said: PeerSaid) -> str:
+def _check_meant(target: int, answered: int) -> None:
+    if target not in (0, answered):
+        raise PeerRefusedError(
+            f"node {target} was dialled and node {answered} answered: "
+            f"correct the address of node {target}"
+        )
+
+
+def _check_not_me(me: PeerIdentity, said: PeerSaid) -> None:
+    if said.node_id != me.node_id:
+        return
     if said.directory_id != me.directory_id:
-        return (
+        reason = (
             f"two nodes have the id {me.node_id} ({me.name or 'no name'} and "
             f"{said.name or 'no name'}): give one of them another node.id"
         )
-    if said.boot_id != me.boot_id:
-        return (
+    elif said.boot_id != me.boot_id:
+        reason = (
             f"two nodes run as node {me.node_id} on copies of one data directory: stop one of "
             "them, and start it again with another node.id and an empty data directory"
         )
-    return f"node {me.node_id} was given its own address as that of another node"
+    else:
+        reason = f"node {me.node_id} was given its own address as that of another node"
+    raise PeerRefusedError(reason)
 
 
 def _check_shape(said: PeerSaid) -> None:

@@ -216,7 +216,7 @@ class PeerLinks:
             raise UnavailableError(f"no link to node {node}: {self.failure(node)}")
         if (
             channel.in_flight >= limits.PEER_IN_FLIGHT_MAX
-            or channel.outbound_bytes > limits.PEER_OUTBOUND_BYTES_MAX
+            or channel.outbound_bytes + len(body) > limits.PEER_OUTBOUND_BYTES_MAX
         ):
             raise OverloadedError(f"node {node}: too much waits for its answer already")
         link.sent_bytes += limits.FRAME_HEADER_BYTES + len(body)
