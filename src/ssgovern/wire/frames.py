@@ -63,6 +63,7 @@ class MessageType(IntEnum):
     SHARD_RESIGNED = 113
     METADATA_FETCH = 114
     FORWARDED_COMMAND = 115
+    NODE_STOPPING = 116
     RAFT = 120
     """From here on pushes: what one node tells another."""
     REPLICATION = 121

@@ -204,6 +204,7 @@ REQUESTS: dict[MessageType, Message] = {
             peer_pb2.InSyncMember(node_id=300, session=7),
         ],
     ),
+    MessageType.NODE_STOPPING: peer_pb2.NodeStoppingRequest(node_id=300, session=7),
     MessageType.SHARD_RESIGNED: peer_pb2.ShardResignedRequest(
         shard=255, node_id=300, session=7, epoch=9, version=301
     ),
@@ -251,6 +252,7 @@ RESPONSES: dict[MessageType, Message] = {
     MessageType.NODE_HEARTBEAT: peer_pb2.NodeHeartbeatResponse(lease_ms=3_000, index=301),
     MessageType.IN_SYNC_CHANGE: CONTROLLER_RESPONSE,
     MessageType.SHARD_RESIGNED: CONTROLLER_RESPONSE,
+    MessageType.NODE_STOPPING: CONTROLLER_RESPONSE,
     MessageType.METADATA_FETCH: METADATA,
     MessageType.FORWARDED_COMMAND: native_pb2.ClusterCommandResponse(sentence="Node 300 leaves."),
 }

@@ -383,6 +383,14 @@ class ControllerResponse(_message.Message):
     index: int
     def __init__(self, sentence: _Optional[str] = ..., index: _Optional[int] = ...) -> None: ...
 
+class NodeStoppingRequest(_message.Message):
+    __slots__ = ("node_id", "session")
+    NODE_ID_FIELD_NUMBER: _ClassVar[int]
+    SESSION_FIELD_NUMBER: _ClassVar[int]
+    node_id: int
+    session: int
+    def __init__(self, node_id: _Optional[int] = ..., session: _Optional[int] = ...) -> None: ...
+
 class MetadataFetchRequest(_message.Message):
     __slots__ = ("after",)
     AFTER_FIELD_NUMBER: _ClassVar[int]
