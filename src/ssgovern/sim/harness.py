@@ -11,7 +11,7 @@ import logging
 import signal
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ssgovern.errors import DiskFullError, StorageFailedError
 from ssgovern.sim.checkers import Checker
@@ -52,6 +52,8 @@ class Result:
     faults: dict[str, int]
     story: tuple[str, ...]
     """With `trace`: what was done to whom, and what everybody logged."""
+    counts: dict[str, int] = field(default_factory=dict)
+    """What happened inside how often, where that is counted."""
 
     @property
     def is_clean(self) -> bool:

@@ -73,6 +73,10 @@ class SessionsJudge:
     def on_detached(self, session: Session) -> None:
         self._closed[session.id] = self.running_ms()
 
+    def closed_at(self, session_id: bytes) -> float | None:
+        """When its connection was lost, if it is; by `running_ms`. Ask before `on_end`."""
+        return self._closed.get(session_id)
+
     def on_end(self, session: Session, *, expired: bool) -> None:
         heard = self._heard.pop(session.id, None)
         closed = self._closed.pop(session.id, None)
