@@ -132,18 +132,22 @@ class RaftStorage:
         """
         records: list[LogEntry] = []
         if batch.snapshot is not None:
+            # A snapshot may be of a term that is news here; none is on disk of a term that is not.
+            await self._append([], batch.hard_state)
             async with self._snapshots_turn:
                 await self._write_snapshot(batch.snapshot)
             records.append(_begins_anew(batch.snapshot))
-        hard = batch.hard_state
+        records += map(_entry_record, batch.entries)
+        await self._append(records, batch.hard_state)
+
+    async def _append(self, records: list[LogEntry], hard: HardState | None) -> None:
         async with self._wal_turn:
-            if hard is not None:
-                records.append(self._promise(hard))
-            records += map(_entry_record, batch.entries)
-            await self._wal.append(records)
-            if hard is not None:
-                self._hard = hard
-                self._promises += 1
+            if hard is None or hard == self._hard:
+                await self._wal.append(records)
+                return
+            await self._wal.append([self._promise(hard), *records])
+            self._hard = hard
+            self._promises += 1
 
     async def compact(self, snapshot: Snapshot) -> int:
         """Put a snapshot of what was applied in place of the log up to it.
