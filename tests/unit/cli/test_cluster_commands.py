@@ -1,24 +1,198 @@
-"""`cluster`: what can be said wrongly, secrets, and the configuration of a node that joins."""
+"""`cluster`: what is asked and said, secrets, and the configuration of a node that joins."""
 
 from __future__ import annotations
 
+import json
 import stat
 import tomllib
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
+from fake_cluster import FakeCluster
 
 from ssgovern.cli.app import app
 from ssgovern.cli.cluster_join import id_in, toml_of, write_new
 from ssgovern.errors import ConfigError, InvalidArgumentError
 from ssgovern.node.config import config_keys
 from ssgovern.node.config_load import load_config
+from ssgovern.wire.pb import native_pb2
 
 
-def call(*arguments: str) -> Result:
+def call(*arguments: str, text: str | None = None) -> Result:
     cleared = {key.variable: None for key in config_keys()}
-    return CliRunner().invoke(app, ["cluster", *arguments], env=cleared)
+    return CliRunner().invoke(app, ["cluster", *arguments], env=cleared, input=text)
+
+
+def status(*ids: int, leaving: int = 0, holds: int = 0) -> native_pb2.ClusterStatusResponse:
+    """Return what a cluster of these nodes says."""
+    return native_pb2.ClusterStatusResponse(
+        cluster_id=b"c" * 16,
+        node_id=1,
+        controller_id=1,
+        controller_heard=True,
+        candidates=[1],
+        copies=2,
+        min_in_sync=1,
+        shards_total=256,
+        nodes=[
+            native_pb2.ClusterNodeStatus(
+                node_id=number,
+                name=f"n{number}",
+                address=f"h{number}:7420",
+                live=True,
+                candidate=number == 1,
+                leaving=number == leaving,
+                holds=holds,
+            )
+            for number in ids
+        ],
+        shards=[
+            native_pb2.ShardStatus(shard=7, epoch=1, version=1, holders=[1, 2], eligible=[2]),
+        ],
+    )
+
+
+# --- looking ---------------------------------------------------------------------------------
+
+
+def test_status_is_one_screen_or_one_document() -> None:
+    """People and programs are told the same."""
+    with FakeCluster(status(1, 2)) as fake:
+        shown = call("status", "-s", fake.address)
+        told = call("status", "--json", "-s", fake.address)
+    assert shown.exit_code == 0, shown.output
+    assert "GOOD: all 256 shards are served, in 2 copies" in shown.output
+    assert "controller" in shown.output
+    assert json.loads(told.output)["health"] == "good"
+
+
+def test_nodes_shards_candidates_and_settings_are_shown() -> None:
+    """Each as a table and as JSON."""
+    with FakeCluster(status(1, 2)) as fake:
+        for name, words in (
+            ("nodes", "h2:7420"),
+            ("shards", "UNAVAILABLE, waits for 2"),
+            ("candidates", "h1:7420"),
+            ("settings", "min_in_sync"),
+        ):
+            shown = call(name, "-s", fake.address)
+            assert words in shown.output, (name, shown.output)
+            json.loads(call(name, "--json", "-s", fake.address).output)
+        assert "h2:7420" not in call("candidates", "-s", fake.address).output
+    assert not fake.commands
+
+
+def test_a_node_that_stands_alone_says_so() -> None:
+    """The question is refused, not answered with an empty cluster."""
+    with FakeCluster() as fake:
+        refused = call("status", "-s", fake.address)
+    assert refused.exit_code == 2
+    assert "not part of a cluster" in refused.output
+
+
+# --- changing --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "command"),
+    [
+        (("leave", "2"), {"leave": 2}),
+        (("leave", "n2"), {"leave": 2}),
+        (("stay", "n2"), {"stay": 2}),
+        (("transfer", "0", "n2"), {"transfer": {"to": 2}}),
+        (("transfer", "7", "2"), {"transfer": {"shard": 7, "to": 2}}),
+        (("transfer", "--controller", "n2"), {"transfer_controller": 2}),
+        (("candidates", "add", "2"), {"candidates": {"add": 2}}),
+        (("candidates", "remove", "n2"), {"candidates": {"remove": 2}}),
+        (
+            ("settings", "--copies", "3", "--min-in-sync", "2"),
+            {"settings": {"copies": 3, "min_in_sync": 2}},
+        ),
+        (("unclean", "7", "1", "--yes"), {"unclean": {"shard": 7, "node_id": 1}}),
+    ],
+)
+def test_a_command_arrives_as_it_was_said(
+    arguments: tuple[str, ...], command: dict[str, object]
+) -> None:
+    """Nodes may be named by id or name; the controller's sentence is the answer."""
+    with FakeCluster(status(1, 2)) as fake:
+        done = call(*arguments, "-s", fake.address)
+    assert done.exit_code == 0, done.output
+    assert done.output.endswith("it was decided\n")
+    assert fake.commands == [native_pb2.ClusterCommandRequest(**command)]
+
+
+def test_a_refusal_is_told_in_the_controllers_words() -> None:
+    """The exit code says that nothing was done."""
+    with FakeCluster(status(1, 2)) as fake:
+        fake.refusal = InvalidArgumentError("node 1 votes: remove it from the candidates first")
+        refused = call("leave", "1", "-s", fake.address)
+    assert refused.exit_code == 2
+    assert "node 1 votes" in refused.output
+
+
+def test_a_name_that_no_node_has_is_not_guessed() -> None:
+    """The nearest one is offered, nothing is sent."""
+    with FakeCluster(status(1, 2)) as fake:
+        refused = call("leave", "n22", "-s", fake.address)
+        strange = call("leave", "xyz", "-s", fake.address)
+    assert "did you mean 'n2'?" in refused.output
+    assert "ss-govern cluster nodes" in strange.output
+    assert (refused.exit_code, strange.exit_code, fake.commands) == (2, 2, [])
+
+
+def test_leaving_is_watched_until_the_node_is_gone() -> None:
+    """What is left is told whenever it changes, and the end as well."""
+    going = [status(1, 2, leaving=2, holds=count) for count in (9, 9, 1)]
+    with FakeCluster(*going, status(1)) as fake:
+        done = call("leave", "2", "--wait", "-s", fake.address)
+    assert done.exit_code == 0, done.output
+    assert done.output.splitlines() == [
+        "it was decided",
+        "9 shards left on node 2",
+        "1 shard left on node 2",
+        "node 2 has left; its process may be stopped",
+    ]
+
+
+def test_waiting_for_a_node_that_stays_after_all_ends() -> None:
+    """Somebody else may take the command back."""
+    with FakeCluster(status(1, 2, leaving=2), status(1, 2)) as fake:
+        done = call("leave", "2", "--wait", "-s", fake.address)
+    assert done.exit_code == 2
+    assert "told to stay" in done.output
+
+
+@pytest.mark.parametrize("text", ["n\n", "", "\n"])
+def test_the_last_resort_asks_first(text: str) -> None:
+    """Without a yes nothing is sent, and what may be lost is said before."""
+    with FakeCluster(status(1, 2)) as fake:
+        refused = call("unclean", "7", "1", "-s", fake.address, text=text)
+    assert refused.exit_code != 0
+    assert "All that was acknowledged is on: 2 (n2)." in refused.output
+    assert not fake.commands
+
+
+def test_the_last_resort_takes_a_yes() -> None:
+    """With it the command is sent."""
+    with FakeCluster(status(1, 2)) as fake:
+        assert call("unclean", "7", "1", "-s", fake.address, text="y\n").exit_code == 0
+    assert len(fake.commands) == 1
+
+
+# --- joining ---------------------------------------------------------------------------------
+
+
+def test_joining_takes_an_id_that_nobody_has(tmp_path: Path) -> None:
+    """The cluster is asked which are taken."""
+    file = tmp_path / "n.toml"
+    with FakeCluster(status(1, 2, 7)) as fake:
+        done = call(
+            *("join", "--to", fake.address, "-d", str(tmp_path / "n"), "--write", str(file))
+        )
+    assert done.exit_code == 0, done.output
+    assert load_config(file, {}, {}).node.id == 8
 
 
 @pytest.mark.parametrize(
