@@ -70,6 +70,7 @@ class Post:
         self.me = me
         self.answer = answer
         self.told: list[tuple[NodeId, int, bytes]] = []
+        self.asked = 0
         self.reads = 0
         self.hellos: list[tuple[PeerSaid, str]] = []
         self.refuses: SsGovernError | None = None
@@ -118,6 +119,7 @@ class Post:
         self.told.append((source, type_, body))
 
     async def on_peer_request(self, source: NodeId, type_: int, body: bytes) -> bytes:
+        self.asked += 1
         return await self.answer(source, type_, body)
 
     def on_peer_read(self) -> None:
