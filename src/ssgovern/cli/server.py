@@ -32,6 +32,8 @@ _SHORT = {
     "node.name": ("--name",),
 }
 
+_WAITING = "waiting for "
+
 _HELP = """\b
 Examples:
   ss-govern server
@@ -157,7 +159,8 @@ def run_server(config: ServerConfig, source: str, failpoints: str) -> int:
 class StartProgressLine:
     """Says what a slow start is waiting for: in place, or a line when there is news.
 
-    A start that takes less than a second says nothing.
+    Recovery that takes less than a second says nothing; what others are waited for is said at
+    once, because it may take for ever.
     """
 
     def __init__(self, out: TextIO, clock: Callable[[], float]) -> None:
@@ -168,22 +171,23 @@ class StartProgressLine:
         self._open = False
 
     def on_progress(self, progress: Progress) -> None:
-        """Take how far recovery is: shown each 5 s if nobody sees the line change."""
-        if self._clock() >= self._next_s:
+        """Take how far recovery is, or who is waited for: nothing can be counted then."""
+        in_place = is_terminal(self._out)
+        if progress.what.startswith(_WAITING):
+            if progress.what != self._waiting:
+                self._waiting = progress.what
+                self._say(progress.what, in_place=in_place)
+            return
+        now_s = self._clock()
+        if now_s >= self._next_s:
+            self._next_s = now_s + (0.1 if in_place else 5.0)
             share = f"{100 * progress.done // progress.total:3d} %" if progress.total else ""
-            self._say(f"recovering from {progress.what} {share}".rstrip())
+            self._say(f"recovering from {progress.what} {share}".rstrip(), in_place=in_place)
 
-    def on_waiting(self, text: str) -> None:
-        """Take what of others is missing: `the other candidates: 2 (10.0.0.2:7420: refused)`."""
-        in_place = is_terminal(self._out)
-        if self._clock() >= self._next_s and (in_place or text != self._waiting):
-            self._waiting = text
-            self._say(f"waiting for {visible(text)}")
-
-    def _say(self, text: str) -> None:
-        in_place = is_terminal(self._out)
-        self._next_s = self._clock() + (0.1 if in_place else 5.0)
-        self._out.write(f"\r\x1b[K{text}" if in_place else f"{text}\n")
+    def _say(self, text: str, *, in_place: bool) -> None:
+        # It has words of other nodes in it.
+        shown = visible(text)
+        self._out.write(f"\r\x1b[K{shown}" if in_place else f"{shown}\n")
         self._out.flush()
         self._open = in_place
 
