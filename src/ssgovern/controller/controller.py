@@ -14,7 +14,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from ssgovern.controller import rows
 from ssgovern.controller.moves import add_first_placement, add_moves, add_progress
 from ssgovern.controller.nodes import (
     Registration,
@@ -26,8 +25,14 @@ from ssgovern.controller.nodes import (
     decide_stay,
     node_of,
 )
-from ssgovern.controller.replicas import InSyncRequest, Resigned, decide_in_sync, decide_resigned
-from ssgovern.controller.rows import NOBODY, ShardRow
+from ssgovern.controller.replicas import (
+    InSyncRequest,
+    Resigned,
+    decide_in_sync,
+    decide_resigned,
+    decide_transfer,
+)
+from ssgovern.controller.rows import ShardRow
 from ssgovern.controller.rules import (
     Decision,
     Draft,
@@ -36,22 +41,18 @@ from ssgovern.controller.rules import (
     say_unavailable,
     unavailable,
 )
+from ssgovern.controller.settings import check_settings, decide_settings
 from ssgovern.controller.soft import SoftState
 from ssgovern.controller.state import (
-    FORMAT_VERSION,
     ClusterState,
     Founded,
     NodeRegistered,
     NodesFenced,
     Record,
     Settings,
-    SettingsChanged,
 )
-from ssgovern.errors import FencedError, InvalidArgumentError
+from ssgovern.errors import FencedError
 from ssgovern.model import LogPosition, NodeId, ShardId, ShardMap
-
-COPIES_MAX = 7
-FENCE_AFTER_MS_MIN = 1_000
 
 
 def decide_founding(
@@ -82,24 +83,6 @@ def decide_founding(
     return draft.decision()
 
 
-def check_settings(settings: Settings) -> None:
-    """Raise InvalidArgumentError for settings that cannot work."""
-    rules = {
-        "copies": 1 <= settings.copies <= COPIES_MAX,
-        "min_in_sync": 1 <= settings.min_in_sync <= settings.copies,
-        "moves_max": settings.moves_max >= 1,
-        "nodes_initial": settings.nodes_initial >= 1,
-        "fence_after_ms": settings.fence_after_ms >= FENCE_AFTER_MS_MIN,
-        "lost_after_ms": settings.lost_after_ms >= 0,
-        "handover_timeout_ms": settings.handover_timeout_ms >= 1,
-        "format_version": settings.format_version == FORMAT_VERSION,
-    }
-    for field, holds in rules.items():
-        if not holds:
-            value = getattr(settings, field)
-            raise InvalidArgumentError(f"{field} = {value} is not allowed", field=field)
-
-
 class Controller:
     """The duty of the elected candidate, from its election to its end."""
 
@@ -118,10 +101,13 @@ class Controller:
     def replay(self, record: Record, now_ms: float) -> None:
         """Take over a committed record, an own one or not."""
         self.state.replay(record)
+        self.notice(record, now_ms)
+
+    def notice(self, record: Record, now_ms: float) -> None:
+        """Take note of a record that was replayed into `state` already."""
         change = record.change
         if isinstance(change, NodeRegistered):
-            self.soft.forget_positions(change.node.id)
-            self.soft.hear(change.node.id, now_ms)
+            self.soft.note_session(change.node.id, change.node.session, now_ms)
         elif isinstance(change, NodesFenced):
             for node in change.nodes:
                 self.soft.note_fenced(node, now_ms)
@@ -143,6 +129,10 @@ class Controller:
         if not self.rules.session_is_current(self.state.nodes.get(node), session):
             raise FencedError(f"session {session} of node {node} is fenced", node=node)
         self.soft.hear(node, now_ms, positions)
+
+    def note_gone(self, node: NodeId, *, gone: bool) -> None:
+        """Take note of whether a node's process is known to be gone, not only silent."""
+        self.soft.note_gone(node, gone=gone)
 
     def suspend(self, ms: float) -> None:
         """Take note that this node's own loop stalled: heartbeats waited, nobody was silent."""
@@ -173,40 +163,12 @@ class Controller:
         return decide_stay(self.state, node)
 
     def decide_transfer(self, shard: ShardId, to: NodeId) -> Decision:
-        """Hand a shard over to a node of the operator's choice; balance may take it back.
-
-        Raises InvalidArgumentError if that node cannot be its primary now.
-        """
-        if not 0 <= shard < len(self.state.rows):
-            raise InvalidArgumentError(f"there is no shard {shard}", field="shard")
-        row = self.state.rows[shard]
-        if row.primary == to:
-            return Decision((), f"Node {to} is primary of shard {shard} already.")
-        if row.primary == NOBODY or to not in row.in_sync or row.in_flight:
-            raise InvalidArgumentError(
-                f"shard {shard} cannot be handed to node {to} now: in sync are {row.in_sync}"
-                + (", and it is being moved" if row.in_flight else ""),
-                field="node_id",
-            )
-        draft = Draft(self.state)
-        said = f"began to hand shard {shard} to node {to}, as asked"
-        draft.change_rows(said, [(shard, rows.handover_begun(row, to))])
-        return draft.decision()
+        """Hand a shard over (`replicas.decide_transfer`)."""
+        return decide_transfer(self.state, shard, to)
 
     def decide_settings(self, settings: Settings) -> Decision:
-        """Change the settings. Raises InvalidArgumentError for values that cannot work."""
-        check_settings(settings)
-        if settings == self.state.settings:
-            return Decision((), "The settings are what they were.")
-        # Below the old minimum nothing was committed, above the new one it may be from now on:
-        # who is not in sync then no longer holds it all.
-        changed = tuple(
-            (ShardId(shard), replace(row, version=row.version + 1, eligible=()))
-            for shard, row in enumerate(self.state.rows)
-            if row.eligible and len(row.in_sync) >= settings.min_in_sync
-        )
-        record = Record("changed the settings", SettingsChanged(settings), changed)
-        return Decision((record,), "Changed the settings.")
+        """Change the settings (`settings.decide_settings`)."""
+        return decide_settings(self.state, settings)
 
     # --- the pass --------------------------------------------------------------------------
 
@@ -220,12 +182,14 @@ class Controller:
         add_given_up(draft, self.soft, now_ms)
         add_silent_fenced(draft, self.soft, self.rules, now_ms)
         add_promotions(draft, self.soft, self.rules)
-        handing_over = any(row.successor != NOBODY for row in self.state.rows)
+        # Moves under way have their times, and so has what is to wait after one that failed.
+        timed = any(row.in_flight for row in self.state.rows)
+        timed = self.soft.attempts.end_pauses(now_ms) or timed
         key = self.state.map_version, self.state.nodes_version
-        if draft.records or handing_over or key != self._planned_for:
+        if draft.records or timed or key != self._planned_for:
             add_first_placement(draft)
             add_progress(draft, self.soft, self.rules, now_ms)
-            add_moves(draft, self.rules)
+            add_moves(draft, self.soft, self.rules)
             add_removed(draft)
         if not draft.records:
             self._planned_for = key

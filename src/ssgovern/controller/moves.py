@@ -12,6 +12,7 @@ can bring it up to date. At most `moves_max` rows have something under way.
 from __future__ import annotations
 
 from ssgovern.controller import rows
+from ssgovern.controller.attempts import COPY_TIMEOUT_MS, Attempts
 from ssgovern.controller.placement import Move, Placement, Primaries
 from ssgovern.controller.rows import NOBODY, ShardRow
 from ssgovern.controller.rules import Draft, Rules, counted, named
@@ -85,27 +86,37 @@ def _next_step(
     if row.successor != NOBODY:
         if not state.nodes[row.successor].takes_shards:
             return "took back the hand-over (its successor goes) of", rows.handover_cancelled(row)
-        waited_ms = soft.handover_ms(shard, row.version, now_ms)
+        waited_ms = soft.attempts.handover_ms(shard, row.version, now_ms)
         if waited_ms >= state.settings.handover_timeout_ms:
+            soft.attempts.handover_failed(shard, now_ms)
             return "took back the hand-over (no answer) of", rows.handover_cancelled(row)
         return "", None
     if not state.nodes[row.incoming].takes_shards:
-        holds_it_all = row.incoming in (*row.in_sync, *row.eligible)
-        ended = rows.move_ended(row) if holds_it_all else rows.dropped(row, row.incoming)
-        return "gave up the move (its target is gone) of", ended
+        return "gave up the move (its target is gone) of", _without_incoming(row)
     if not rules.caught_up(row, row.incoming):
-        return "", None
+        if soft.attempts.copying_ms(shard, row.incoming, now_ms) < COPY_TIMEOUT_MS:
+            return "", None
+        soft.attempts.copy_failed(row.incoming, now_ms)
+        return "gave up the move (its target does not catch up) of", _without_incoming(row)
+    soft.attempts.copy_done(row.incoming)
     gone = [node for node in row.holders if state.nodes[node].lost and node not in row.in_sync]
     goes = gone[0] if gone else row.outgoing
     if goes == NOBODY:
         return "added a copy of", rows.move_ended(row)
     if goes == row.primary:
+        if not soft.attempts.may_hand_over(shard):
+            return "", None
         return "began to hand over", rows.handover_begun(row, row.incoming)
     if may_drop(row, goes):
         return "finished the move of", rows.dropped(row, goes)
     # The copy has to stay for now, and others need not wait for that: it is surplus, and goes
     # as soon as it may.
     return "added a copy of", rows.move_ended(row)
+
+
+def _without_incoming(row: ShardRow) -> ShardRow:
+    holds_it_all = row.incoming in (*row.in_sync, *row.eligible)
+    return rows.move_ended(row) if holds_it_all else rows.dropped(row, row.incoming)
 
 
 def may_drop(row: ShardRow, node: NodeId) -> bool:
@@ -117,15 +128,16 @@ def may_drop(row: ShardRow, node: NodeId) -> bool:
     )
 
 
-def add_moves(draft: Draft, rules: Rules) -> None:
+def add_moves(draft: Draft, soft: SoftState, rules: Rules) -> None:
     """Begin what is needed, in the order of need, while there is room."""
-    _empty_leaving_primaries(draft, rules)
-    _restore_copies(draft, rules)
-    _drop_surplus(draft, rules)
+    attempts = soft.attempts
+    _empty_leaving_primaries(draft, attempts, rules)
+    _restore_copies(draft, attempts, rules)
+    _drop_surplus(draft, attempts, rules)
     if rules.balances(draft.state):
-        _balance_copies(draft, rules)
+        _balance_copies(draft, attempts, rules)
         if not any(row.incoming != NOBODY for row in draft.state.rows):
-            _balance_primaries(draft, rules)
+            _balance_primaries(draft, attempts, rules)
 
 
 def _successor(state: ClusterState, row: ShardRow, count: dict[NodeId, int]) -> NodeId:
@@ -142,7 +154,7 @@ def _primaries(state: ClusterState) -> dict[NodeId, int]:
     return count
 
 
-def _empty_leaving_primaries(draft: Draft, rules: Rules) -> None:
+def _empty_leaving_primaries(draft: Draft, attempts: Attempts, rules: Rules) -> None:
     """A node that leaves stops being primary first: then nobody waits for it any more."""
     state = draft.state
     if not any(node.leaving and node.live for node in state.nodes.values()):
@@ -154,6 +166,8 @@ def _empty_leaving_primaries(draft: Draft, rules: Rules) -> None:
         if len(begun) >= room:
             break
         if row.primary == NOBODY or row.in_flight or not state.nodes[row.primary].leaving:
+            continue
+        if not attempts.may_hand_over(ShardId(number)):
             continue
         successor = _successor(state, row, count)
         if successor != NOBODY:
@@ -171,11 +185,11 @@ def _goes_first(state: ClusterState, row: ShardRow) -> NodeId:
     return min(going, key=lambda node: (not state.nodes[node].lost, node), default=NOBODY)
 
 
-def _restore_copies(draft: Draft, rules: Rules) -> None:
+def _restore_copies(draft: Draft, attempts: Attempts, rules: Rules) -> None:
     """Give shards with too few copies one more, in place of one that goes."""
     state = draft.state
     room = rules.room(state)
-    placement = Placement(state)
+    placement = Placement(state, attempts.may_copy_to)
     begun: list[tuple[ShardId, ShardRow]] = []
     for number, row in enumerate(state.rows):
         shard = ShardId(number)
@@ -195,11 +209,11 @@ def _restore_copies(draft: Draft, rules: Rules) -> None:
     )
 
 
-def _drop_surplus(draft: Draft, rules: Rules) -> None:
+def _drop_surplus(draft: Draft, attempts: Attempts, rules: Rules) -> None:
     """Drop copies beyond the number wanted, those of nodes that go before all others."""
     state = draft.state
     room = rules.room(state)
-    placement = Placement(state)
+    placement = Placement(state, attempts.may_copy_to)
     count = _primaries(state)
     changed = []
     for number, row in enumerate(state.rows):
@@ -212,7 +226,7 @@ def _drop_surplus(draft: Draft, rules: Rules) -> None:
         goes = _goes_first(state, row) or _least_wanted(placement, row, staying)
         if goes == row.primary:
             successor = _successor(state, row, count)
-            if successor != NOBODY and room > 0:
+            if successor != NOBODY and room > 0 and attempts.may_hand_over(shard):
                 room -= 1
                 changed.append((shard, rows.handover_begun(row, successor)))
         elif may_drop(row, goes):
@@ -236,12 +250,12 @@ def _least_wanted(placement: Placement, row: ShardRow, staying: list[NodeId]) ->
     return max(staying, key=unwanted)
 
 
-def _balance_copies(draft: Draft, rules: Rules) -> None:
+def _balance_copies(draft: Draft, attempts: Attempts, rules: Rules) -> None:
     state = draft.state
     room = rules.room(state)
     if room <= 0:
         return
-    placement = Placement(state)
+    placement = Placement(state, attempts.may_copy_to)
     begun: list[tuple[ShardId, ShardRow]] = []
     while len(begun) < room and (move := placement.next_move()) is not None:
         placement.remove(move.shard, move.source)
@@ -257,12 +271,12 @@ def _balance_copies(draft: Draft, rules: Rules) -> None:
     )
 
 
-def _balance_primaries(draft: Draft, rules: Rules) -> None:
+def _balance_primaries(draft: Draft, attempts: Attempts, rules: Rules) -> None:
     state = draft.state
     room = rules.room(state)
     if room <= 0:
         return
-    primaries = Primaries(state)
+    primaries = Primaries(state, attempts.may_hand_over)
     begun: list[Move] = []
     while len(begun) < room and (move := primaries.next_move()) is not None:
         primaries.apply(move)

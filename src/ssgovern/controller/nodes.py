@@ -186,15 +186,21 @@ def add_fencing(draft: Draft, rules: Rules, fenced: Sequence[NodeId], why: str) 
 
 
 def add_silent_fenced(draft: Draft, soft: SoftState, rules: Rules, now_ms: float) -> None:
-    """Fence the nodes that have been silent for too long."""
+    """Fence the nodes that have been silent for too long, sooner if their process is gone."""
     settings = draft.state.settings
-    silent = [
-        node.id
-        for node in draft.state.sorted_nodes()
-        if node.live and rules.must_fence(soft.silence_ms(node.id, now_ms), settings)
-    ]
-    if silent:
-        add_fencing(draft, rules, silent, f"silent for {settings.fence_after_ms / 1000:g} s")
+    silent: list[NodeId] = []
+    gone: list[NodeId] = []
+    for node in draft.state.sorted_nodes():
+        if node.live:
+            silence_ms = soft.silence_ms(node.id, now_ms)
+            if rules.must_fence(silence_ms, settings):
+                silent.append(node.id)
+            elif soft.is_gone(node.id) and rules.must_fence_gone(silence_ms):
+                gone.append(node.id)
+    if silent or gone:
+        why = [f"silent for {settings.fence_after_ms / 1000:g} s"] if silent else []
+        why += ["its process is gone"] if gone else []
+        add_fencing(draft, rules, sorted([*silent, *gone]), " or ".join(why))
 
 
 def add_given_up(draft: Draft, soft: SoftState, now_ms: float) -> None:
@@ -219,7 +225,8 @@ def add_removed(draft: Draft) -> None:
     """Remove nodes that were to leave and hold nothing any more."""
     holding = {node for row in draft.state.rows for node in row.holders}
     for node in draft.state.sorted_nodes():
-        if node.leaving and node.id not in holding:
+        # A candidate votes until the others have agreed without it.
+        if node.leaving and node.id not in holding and not node.candidate:
             said = f"node {node.id} ({node.name}) has left: it holds nothing any more"
             draft.add(Record(said, NodeRemoved(node.id)))
 
@@ -239,9 +246,28 @@ def decide_leave(state: ClusterState, node_id: NodeId) -> Decision:
             f"min_in_sync is {state.settings.min_in_sync}: add a node first, or lower min_in_sync",
             field="node_id",
         )
+    if node.candidate and not any(
+        other.candidate for other in state.nodes.values() if other.id != node_id
+    ):
+        raise InvalidArgumentError(
+            f"node {node_id} is the only candidate: without it nobody could decide anything; "
+            "add another candidate first",
+            field="node_id",
+        )
     draft = Draft(state)
     said = f"node {node_id} ({node.name}) was asked to leave"
     draft.add(Record(said, NodeMarked(node_id, leaving=True, lost=node.lost)))
+    return draft.decision()
+
+
+def decide_candidates(state: ClusterState, voters: Collection[NodeId]) -> Decision:
+    """Write down who is a candidate, so that all nodes know. No records: they do already."""
+    draft = Draft(state)
+    for node in state.sorted_nodes():
+        if node.candidate != (node.id in voters):
+            said = f"node {node.id} is {'no longer' if node.candidate else 'now'} a candidate"
+            changed = replace(node, candidate=not node.candidate)
+            draft.add(Record(said, NodeRegistered(changed)))
     return draft.decision()
 
 

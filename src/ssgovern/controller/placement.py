@@ -68,10 +68,12 @@ def shares(zones: Mapping[str, list[NodeId]], shards: int, copies: int) -> dict[
 class Placement:
     """Who holds what once everything under way is done, and what would be better."""
 
-    def __init__(self, state: ClusterState) -> None:
+    def __init__(
+        self, state: ClusterState, may_copy_to: Callable[[NodeId], bool] = lambda _node: True
+    ) -> None:
         staying = [node for node in state.sorted_nodes() if node.stays]
         self.zone_of = {node.id: node.zone for node in state.sorted_nodes()}
-        self.takers = [node.id for node in staying if node.live]
+        self.takers = [node.id for node in staying if node.live and may_copy_to(node.id)]
         self.zones: dict[str, list[NodeId]] = {}
         for node in staying:
             self.zones.setdefault(node.zone, []).append(node.id)
@@ -178,8 +180,11 @@ class Placement:
 class Primaries:
     """Who is primary of what once everything under way is done, and what would be more even."""
 
-    def __init__(self, state: ClusterState) -> None:
+    def __init__(
+        self, state: ClusterState, may_hand_over: Callable[[ShardId], bool] = lambda _shard: True
+    ) -> None:
         self._state = state
+        self._may_hand_over = may_hand_over
         self._nodes = [node.id for node in state.sorted_nodes() if node.takes_shards]
         self._of: dict[NodeId, list[ShardId]] = {node: [] for node in self._nodes}
         for number, row in enumerate(state.rows):
@@ -211,7 +216,9 @@ class Primaries:
     def _edge(self, source: NodeId, target: NodeId) -> Move | None:
         for shard in self._of[source]:
             row = self._state.rows[shard]
-            if row.primary == source and not row.in_flight and target in row.in_sync:
+            if row.primary != source or row.in_flight or target not in row.in_sync:
+                continue
+            if self._may_hand_over(shard):
                 return Move(shard, source, target)
         return None
 

@@ -1,14 +1,15 @@
-"""What primaries ask of the controller: who is in sync, and to be followed. Pure.
+"""What is asked of the controller about one shard: who is in sync, who is to follow. Pure.
 
-Both are compare-and-set on the row's (epoch, version): what was asked on behalf of an older row
-is refused, and the asker reads on. An in-sync set names each node with its session, so that a
-request made before a node restarted cannot put it back.
+What primaries ask is compare-and-set on the row's (epoch, version): what was asked on behalf of
+an older row is refused, and the asker reads on. An in-sync set names each node with its session,
+so that a request made before a node restarted cannot put it back.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ssgovern.controller import rows
 from ssgovern.controller.rows import NOBODY, ShardRow
 from ssgovern.controller.rules import Decision, Draft, Rules, named
 from ssgovern.controller.state import ClusterState
@@ -41,14 +42,12 @@ class Resigned:
 
 
 def _row_of(state: ClusterState, rules: Rules, asked: InSyncRequest | Resigned) -> ShardRow:
-    if not 0 <= asked.shard < len(state.rows):
-        raise InvalidArgumentError(f"there is no shard {asked.shard}", field="shard")
+    row = _existing(state, asked.shard)
     if not rules.session_is_current(state.nodes.get(asked.node), asked.session):
         raise FencedError(
             f"session {asked.session} of node {asked.node} is fenced: register again",
             node=asked.node,
         )
-    row = state.rows[asked.shard]
     if (row.primary, row.epoch, row.version) != (asked.node, asked.epoch, asked.version):
         raise FencedError(
             f"shard {asked.shard} is at epoch {row.epoch}, version {row.version} with primary "
@@ -112,3 +111,64 @@ def decide_resigned(state: ClusterState, rules: Rules, asked: Resigned) -> Decis
         [(asked.shard, rules.promoted(row, row.successor, state.settings.min_in_sync))],
     )
     return draft.decision()
+
+
+# --- what operators ask -------------------------------------------------------------------
+
+
+def decide_transfer(state: ClusterState, shard: ShardId, to: NodeId) -> Decision:
+    """Hand a shard over to a node of the operator's choice; balance may take it back.
+
+    Raises InvalidArgumentError if that node cannot be its primary now.
+    """
+    row = _existing(state, shard)
+    if row.primary == to:
+        return Decision((), f"Node {to} is primary of shard {shard} already.")
+    if row.successor == to:
+        return Decision((), f"Shard {shard} is being handed to node {to} already.")
+    if row.primary == NOBODY or to not in row.in_sync or row.in_flight:
+        raise InvalidArgumentError(
+            f"shard {shard} cannot be handed to node {to} now: in sync are {row.in_sync}"
+            + (", and it is being moved" if row.in_flight else ""),
+            field="node_id",
+        )
+    draft = Draft(state)
+    said = f"began to hand shard {shard} to node {to}, as asked"
+    draft.change_rows(said, [(shard, rows.handover_begun(row, to))])
+    return draft.decision()
+
+
+def decide_unclean(state: ClusterState, rules: Rules, shard: ShardId, node: NodeId) -> Decision:
+    """Promote who is there, because an operator accepts that the rest is gone. Last resort.
+
+    What was acknowledged and is not in this node's log is lost, also when those come back that
+    have it. Raises InvalidArgumentError if nothing would have to be lost, or the node has no
+    copy or is not here.
+    """
+    row = _existing(state, shard)
+    if row.primary != NOBODY or rules.candidates(state, row):
+        raise InvalidArgumentError(
+            f"shard {shard} has a primary, or is about to: nothing of it has to be given up",
+            field="shard",
+        )
+    if node not in row.holders or not state.is_live(node):
+        here = [holder for holder in row.holders if state.is_live(holder)]
+        raise InvalidArgumentError(
+            f"node {node} cannot be primary of shard {shard}: nodes that have a copy and are "
+            f"here are {here}",
+            field="node_id",
+        )
+    waited_for = named(row.eligible, "node") if row.eligible else "nobody"
+    draft = Draft(state)
+    draft.change_rows(
+        f"promoted node {node} to primary of shard {shard} as ordered, WITHOUT what "
+        f"{waited_for} had in addition",
+        [(shard, rows.promoted_unclean(row, node))],
+    )
+    return draft.decision()
+
+
+def _existing(state: ClusterState, shard: ShardId) -> ShardRow:
+    if not 0 <= shard < len(state.rows):
+        raise InvalidArgumentError(f"there is no shard {shard}", field="shard")
+    return state.rows[shard]

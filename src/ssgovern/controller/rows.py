@@ -80,6 +80,19 @@ def promoted(row: ShardRow, node: NodeId, min_in_sync: int) -> ShardRow:
     )
 
 
+def promoted_unclean(row: ShardRow, node: NodeId) -> ShardRow:
+    """Make a holder primary that may lack what was committed: others may no longer be it."""
+    return replace(
+        row,
+        epoch=row.epoch + 1,
+        version=row.version + 1,
+        primary=node,
+        in_sync=(node,),
+        eligible=(),
+        successor=NOBODY,
+    )
+
+
 def with_in_sync(row: ShardRow, in_sync: Iterable[NodeId], min_in_sync: int) -> ShardRow:
     """Change who is in sync. Who leaves stays eligible if nothing can be committed without it.
 

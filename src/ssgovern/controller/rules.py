@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from ssgovern import limits
 from ssgovern.controller import rows
 from ssgovern.controller.rows import NOBODY, ShardRow
 from ssgovern.controller.soft import SoftState
@@ -28,6 +29,13 @@ class Rules:
     def must_fence(self, silence_ms: float, settings: Settings) -> bool:
         """Whether a node has been silent for too long."""
         return silence_ms >= settings.fence_after_ms
+
+    def must_fence_gone(self, silence_ms: float) -> bool:
+        """Whether a node whose process is known to be gone has been silent for long enough.
+
+        Its lease has run out by then, should the process be there after all.
+        """
+        return silence_ms >= limits.NODE_GONE_AFTER_MS
 
     def session_is_current(self, node: Node | None, session: int) -> bool:
         """Whether a node's request comes from the life that the cluster knows."""

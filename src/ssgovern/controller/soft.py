@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ssgovern.controller.rows import NOBODY
+from ssgovern.controller.attempts import Attempts
 from ssgovern.controller.state import ClusterState
 from ssgovern.model import ORIGIN, LogPosition, NodeId, ShardId
 
@@ -17,33 +17,53 @@ from ssgovern.model import ORIGIN, LogPosition, NodeId, ShardId
 class SoftState:
     """Owned by one controller, from its election to its end. Times are the loop's, in ms."""
 
-    __slots__ = ("_away_since", "_handover_since", "_heard", "_positions")
+    __slots__ = ("_away_since", "_gone", "_heard", "_positions", "_sessions", "attempts")
 
     def __init__(self, state: ClusterState, now_ms: float) -> None:
+        self.attempts = Attempts()
         self._heard: dict[NodeId, float] = {}
         self._away_since: dict[NodeId, float] = {}
-        self._handover_since: dict[ShardId, tuple[int, float]] = {}
         self._positions: dict[NodeId, dict[ShardId, LogPosition]] = {}
-        for node in state.nodes:
-            self._heard[node] = now_ms
-            self._away_since[node] = now_ms
+        self._sessions: dict[NodeId, int] = {}
+        self._gone: dict[NodeId, None] = {}
+        for node in state.nodes.values():
+            self._heard[node.id] = now_ms
+            self._away_since[node.id] = now_ms
+            self._sessions[node.id] = node.session
 
     def hear(
         self, node: NodeId, now_ms: float, positions: Mapping[ShardId, LogPosition] | None = None
     ) -> None:
         """Note a heartbeat, and the end of those logs that changed since the last one."""
         self._heard[node] = now_ms
+        self._gone.pop(node, None)
         if positions:
             self._positions.setdefault(node, {}).update(positions)
 
     def suspend(self, ms: float) -> None:
         """Count a time in which this controller could hear nobody as no silence of anybody."""
-        for node in self._heard:
-            self._heard[node] += ms
+        for times in (self._heard, self._away_since):
+            for node in times:
+                times[node] += ms
 
-    def forget_positions(self, node: NodeId) -> None:
-        """A new session tells its positions anew."""
-        self._positions.pop(node, None)
+    def note_session(self, node: NodeId, session: int, now_ms: float) -> None:
+        """Note what a node was granted: with a new session it tells its positions anew."""
+        if self._sessions.get(node) != session:
+            self._sessions[node] = session
+            self._positions.pop(node, None)
+            self.attempts.copy_done(node)
+            self.hear(node, now_ms)
+
+    def note_gone(self, node: NodeId, *, gone: bool) -> None:
+        """Note whether a node's process is known to be gone. Hearing it proves the contrary."""
+        if gone:
+            self._gone[node] = None
+        else:
+            self._gone.pop(node, None)
+
+    def is_gone(self, node: NodeId) -> bool:
+        """Whether a node's process is known to be gone."""
+        return node in self._gone
 
     def note_fenced(self, node: NodeId, now_ms: float) -> None:
         """Start the time after which a node is given up."""
@@ -61,19 +81,9 @@ class SoftState:
         """Return the last position told of a log."""
         return self._positions.get(node, {}).get(shard, ORIGIN)
 
-    def handover_ms(self, shard: ShardId, version: int, now_ms: float) -> float:
-        """Return for how long a hand-over has been under way; the first to ask starts it."""
-        known = self._handover_since.get(shard)
-        if known is None or known[0] != version:
-            known = self._handover_since[shard] = version, now_ms
-        return now_ms - known[1]
-
     def prune(self, state: ClusterState) -> None:
-        """Forget what belongs to nodes and hand-overs that are no more."""
-        for table in (self._heard, self._away_since, self._positions):
+        """Forget what belongs to nodes, copies and hand-overs that are no more."""
+        for table in (self._heard, self._away_since, self._positions, self._sessions, self._gone):
             for node in [node for node in table if node not in state.nodes]:
                 del table[node]
-        for shard in [
-            shard for shard in self._handover_since if state.rows[shard].successor == NOBODY
-        ]:
-            del self._handover_since[shard]
+        self.attempts.prune(state)

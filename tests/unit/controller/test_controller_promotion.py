@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 from tame import MakeCluster
 
-from ssgovern.controller.controller import Controller, check_settings, decide_founding
+from ssgovern.controller.controller import Controller, decide_founding
 from ssgovern.controller.nodes import Registration
 from ssgovern.controller.replicas import InSyncRequest, Resigned
 from ssgovern.controller.rows import NOBODY, ShardRow, placed, promoted, row_fault, with_in_sync
+from ssgovern.controller.settings import check_settings
 from ssgovern.controller.state import ClusterState, Settings
 from ssgovern.errors import FencedError, InvalidArgumentError
 from ssgovern.model import LogPosition, NodeId, ShardAssignment, ShardId, ShardMap
