@@ -8,7 +8,8 @@ import pytest
 
 from ssgovern.model import LogPosition, NodeId, ServiceKey, SessionId, ShardId, shard_of
 from ssgovern.raft.core import Raft
-from ssgovern.raft.messages import Config, HardState, Snapshot
+from ssgovern.raft.membership import Config
+from ssgovern.raft.messages import HardState, Snapshot
 from ssgovern.registry.protection import Protection, ProtectionPolicy
 from ssgovern.registry.sessions import Session, SessionTable, SessionTiming
 from ssgovern.registry.state import ShardState

@@ -5,11 +5,32 @@ from __future__ import annotations
 import concurrent.futures
 import multiprocessing
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from enum import Enum
+from typing import NamedTuple
 
+from ssgovern.sim import cluster_mutants
+from ssgovern.sim.cluster_harness import simulate_cluster
 from ssgovern.sim.harness import Result, simulate
 from ssgovern.sim.mutants import HONEST, MUTANTS
+
+
+class Mode(Enum):
+    """What a seed is a seed of."""
+
+    NODE = "node"
+    CLUSTER = "cluster"
+    LIVENESS = "liveness"
+
+
+class Task(NamedTuple):
+    """How seeds are to be run."""
+
+    mode: Mode = Mode.NODE
+    mutant: str = ""
+    minutes: float | None = None
 
 
 @dataclass(slots=True)
@@ -23,6 +44,8 @@ class Totals:
     acknowledged: int = 0
     expired: int = 0
     lives: int = 0
+    counts: Counter[str] = field(default_factory=Counter)
+    """Faults brought, and what happened inside."""
     failures: list[Result] = field(default_factory=list)
 
     def add(self, result: Result) -> None:
@@ -33,6 +56,8 @@ class Totals:
         self.acknowledged += result.acknowledged
         self.expired += result.expired
         self.lives += result.lives
+        self.counts.update(result.faults)
+        self.counts.update(result.counts)
         if not result.is_clean:
             self.failures.append(result)
 
@@ -46,32 +71,43 @@ class Totals:
         )
 
 
-def run_seed(seed: int, mutant: str, minutes: float | None) -> Result:
+def run_seed(seed: int, task: Task, *, trace: bool = False) -> Result:
     """Run one seed, in whatever process this is."""
-    return simulate(seed, mutant=MUTANTS[mutant] if mutant else HONEST, minutes=minutes)
+    if task.mode is Mode.NODE:
+        node_mutant = MUTANTS[task.mutant] if task.mutant else HONEST
+        return simulate(seed, mutant=node_mutant, minutes=task.minutes, trace=trace)
+    planted = cluster_mutants.HONEST
+    if task.mutant:
+        planted = cluster_mutants.CLUSTER_MUTANTS[task.mutant]
+    return simulate_cluster(
+        seed,
+        mutant=planted,
+        liveness=task.mode is Mode.LIVENESS,
+        minutes=task.minutes,
+        trace=trace,
+    )
 
 
 def run_swarm(
     seeds: range,
+    task: Task,
     *,
     jobs: int,
-    mutant: str = "",
-    minutes: float | None = None,
     on_result: Callable[[Result, Totals], bool],
 ) -> Totals:
-    """Run seeds, a few ahead of the oldest that is not done; stop when `on_result` says False."""
+    """Run all seeds, in their order as far as reporting goes; stop when `on_result` says so."""
     totals = Totals()
-    for result in _results(seeds, jobs, mutant, minutes):
+    for result in _results(seeds, task, jobs):
         totals.add(result)
         if not on_result(result, totals):
             break
     return totals
 
 
-def _results(seeds: range, jobs: int, mutant: str, minutes: float | None) -> Iterator[Result]:
+def _results(seeds: range, task: Task, jobs: int) -> Iterator[Result]:
     if jobs <= 1:
         for seed in seeds:
-            yield run_seed(seed, mutant, minutes)
+            yield run_seed(seed, task)
         return
     # Fresh interpreters: what a process of ours happens to have in memory must not matter.
     context = multiprocessing.get_context("spawn")
@@ -79,7 +115,7 @@ def _results(seeds: range, jobs: int, mutant: str, minutes: float | None) -> Ite
         waiting: list[concurrent.futures.Future[Result]] = []
         try:
             for seed in seeds:
-                waiting.append(pool.submit(run_seed, seed, mutant, minutes))
+                waiting.append(pool.submit(run_seed, seed, task))
                 if len(waiting) > 4 * jobs:
                     yield waiting.pop(0).result()
             while waiting:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from types import TracebackType
+from types import ModuleType, TracebackType
 
 from ssgovern.sim.loop import SimLoop
 from ssgovern.sim.process import Process
@@ -26,10 +26,12 @@ class Taps:
     """What was replaced, so that it can be put back."""
 
     def __init__(self) -> None:
-        self._before: list[tuple[type, str, object]] = []
+        self._before: list[tuple[type | ModuleType, str, object]] = []
 
-    def replace(self, owner: type, name: str, make: Callable[[Method], object]) -> None:
-        """Let a class have `make(its method)` under that name."""
+    def replace(
+        self, owner: type | ModuleType, name: str, make: Callable[[Method], object]
+    ) -> None:
+        """Let a class or a module have `make(what it has)` under that name."""
         original = getattr(owner, name, None)
         assert original is not None, f"{owner.__name__} has no {name}: has it been renamed?"
         self._before.append((owner, name, owner.__dict__.get(name, _ABSENT)))
