@@ -30,6 +30,7 @@ from ssgovern.cli.options import Target, client_command
 from ssgovern.cli.output import counted, print_facts, print_json, print_table
 from ssgovern.client.registry import Registry
 from ssgovern.client.values import ClusterStatus
+from ssgovern.controller.settings import COPIES_MAX, FENCE_AFTER_MS_MIN
 from ssgovern.errors import InvalidArgumentError, NotFoundError, SsGovernError
 
 _POLL_S = 0.5
@@ -175,12 +176,12 @@ async def stay(target: Target, node: str) -> int:
 
 
 @cluster.command()
-@click.option("--copies", type=click.IntRange(1, 7), help="Copies of each shard.")
-@click.option("--min-in-sync", type=click.IntRange(1, 7), help="Copies a write needs.")
+@click.option("--copies", type=click.IntRange(1, COPIES_MAX), help="Copies of each shard.")
+@click.option("--min-in-sync", type=click.IntRange(1, COPIES_MAX), help="Copies a write needs.")
 @click.option("--moves-max", type=click.IntRange(1, 256), help="Moves at the same time.")
 @click.option(
     "--fence-after-ms",
-    type=click.IntRange(4000, 600_000),
+    type=click.IntRange(FENCE_AFTER_MS_MIN, 600_000),
     help="A node silent for so long is replaced.",
 )
 @click.option(
