@@ -156,6 +156,7 @@ class Raw:
             MessageType.SNAPSHOT: native_pb2.Snapshot,
             MessageType.DELTA: native_pb2.Delta,
             MessageType.CURRENT: native_pb2.Current,
+            MessageType.SHARD_MAP: native_pb2.ShardMapUpdate,
         }
         return kinds[type_].FromString(body)
 

@@ -224,6 +224,13 @@ class Rig:
             self.propose(ShardId(shard), record, Answer())
         self.commit()
 
+    def begin_epoch(self, shard: ShardId) -> None:
+        """Begin the next epoch on the state of a shard, as whoever becomes its primary."""
+        position = self.states[shard].position
+        self.logs[shard] = PrimaryLog(shard, position.epoch + 1, position, (ME,))
+        record = log_pb2.Record(epoch_started=log_pb2.EpochStarted(node_id=ME))
+        self.propose(shard, record, Answer())
+
     # --- sessions --------------------------------------------------------------------------
 
     def hello(self, name: str, wire: Wire) -> tuple[Session, Wire | None, bool]:

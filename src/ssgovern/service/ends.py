@@ -18,46 +18,44 @@ class EndsDue:
     """The notes; also the waiter of ends that are proposed from them."""
 
     def __init__(self) -> None:
-        self._due: dict[ShardId, dict[SessionId, log_pb2.SessionEnd]] = {}
+        self.by_shard: dict[ShardId, dict[SessionId, log_pb2.SessionEnd]] = {}
+        """Has no shard without any. To be read only: an attribute, because writes look at it."""
 
     def __repr__(self) -> str:
-        return f"<EndsDue {len(self)} in {len(self._due)} shards>"
+        return f"<EndsDue {len(self)} in {len(self.by_shard)} shards>"
 
     def __len__(self) -> int:
-        return sum(map(len, self._due.values()))
-
-    def __bool__(self) -> bool:
-        return bool(self._due)
+        return sum(map(len, self.by_shard.values()))
 
     def add(self, session_id: SessionId, shard: ShardId, reason: log_pb2.SessionEnd) -> None:
         """Note that the session is to end in the shard."""
-        self._due.setdefault(shard, {})[session_id] = reason
+        self.by_shard.setdefault(shard, {})[session_id] = reason
 
     def shards(self) -> list[ShardId]:
         """Return the shards with ends due."""
-        return list(self._due)
+        return list(self.by_shard)
 
     def take(self, shard: ShardId, count: int) -> list[tuple[SessionId, log_pb2.SessionEnd]]:
         """Remove and return the oldest ends of a shard, at most so many."""
-        due = self._due[shard]
+        due = self.by_shard[shard]
         taken = list(islice(due.items(), count))
         for session_id, _ in taken:
             del due[session_id]
         if not due:
-            del self._due[shard]
+            del self.by_shard[shard]
         return taken
 
     def take_one(self, session_id: SessionId, shard: ShardId) -> log_pb2.SessionEnd | None:
         """Remove and return the end of one session in a shard, if it is due."""
-        due = self._due.get(shard)
+        due = self.by_shard.get(shard)
         reason = None if due is None else due.pop(session_id, None)
         if not due:
-            self._due.pop(shard, None)
+            self.by_shard.pop(shard, None)
         return reason
 
     def drop(self, shard: ShardId) -> None:
         """Forget the ends of a shard that is another node's now."""
-        self._due.pop(shard, None)
+        self.by_shard.pop(shard, None)
 
     def on_outcome(self, proposal: Proposal, outcome: Outcome) -> None:
         """The log could not take an end after all: it is due again."""

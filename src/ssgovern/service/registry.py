@@ -121,9 +121,10 @@ class RegistryService:
             shards.append(shard)
             size_bytes += len(record.instance)
         proposer.check_room(len(records), size_bytes)
+        ends_due = self._ends_due.by_shard
         proposals = []
         for shard, record in zip(shards, records, strict=True):
-            if self._ends_due:
+            if ends_due:
                 self._end_first(session.id, shard)
             self.sessions.claim(session, 1 << shard)
             proposals.append(proposer.propose(shard, record, waiter))
@@ -261,9 +262,7 @@ class RegistryService:
                 checks.named_instance(instance_id)
         # The end of a session takes all of a shard, so it is asked for once, before any answer.
         shards = dict.fromkeys(shard_of(*key) for key, _ in claims)
-        ending = {
-            shard: None for shard in shards if self._ends_due and self._end_first(session.id, shard)
-        }
+        ending = {shard: None for shard in shards if self._end_first(session.id, shard)}
         self.sessions.claim(session, mask_of(shards))
         response = native_pb2.ClaimResponse()
         for key, each in claims:

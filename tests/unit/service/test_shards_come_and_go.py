@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 from builders import BILLING, ORDERS, instance
-from rig import ME, Answer, Follower, Rig, Wire
+from rig import Answer, Follower, Rig, Wire
 
 from ssgovern.errors import ShardMovedError
 from ssgovern.model import SHARDS, LogPosition, Pattern, ServiceKey, ShardId, shard_of
@@ -14,7 +14,6 @@ from ssgovern.registry.sessions import Session
 from ssgovern.registry.snapshot import capture, encode_chunks, restore
 from ssgovern.registry.state import ShardState
 from ssgovern.registry.subscriptions import MaskedPattern, Target
-from ssgovern.replication.primary import PrimaryLog
 from ssgovern.wire.codec import key_to_wire
 from ssgovern.wire.pb import log_pb2, native_pb2
 
@@ -66,11 +65,9 @@ def copied(state: ShardState) -> ShardState:
     return copy
 
 
-def begin_epoch(rig: Rig, shard: ShardId, epoch: int) -> None:
-    """Let another primary's epoch begin on the state that is here."""
-    rig.logs[shard] = PrimaryLog(shard, epoch, rig.states[shard].position, (ME,))
-    record = log_pb2.Record(epoch_started=log_pb2.EpochStarted(node_id=ME))
-    rig.propose(shard, record, Answer())
+def begin_epoch(rig: Rig, shard: ShardId) -> None:
+    """Let the next epoch begin on the state that is here."""
+    rig.begin_epoch(shard)
     rig.commit()
 
 
@@ -123,7 +120,7 @@ def test_a_shard_that_returns_brings_its_followers_up_to_date(
     come_back(rig, away)
     follower.catch_up()
     assert follower.lists[ORDERS] == {}
-    begin_epoch(rig, SHARD, 9)
+    begin_epoch(rig, SHARD)
     register(rig, owner, "c")
     rig.tell()
     assert follower.agrees(ORDERS)
@@ -162,7 +159,7 @@ def test_nothing_is_told_before_the_shard_is_fit(rig: Rig, owner: Session) -> No
     never_told.catch_up()
     rig.registry.adopt_shard(SHARD, ShardState(SHARD))
     told(follower)
-    begin_epoch(rig, SHARD, 9)
+    begin_epoch(rig, SHARD)
     rig.places.set(SHARD, "primary")
     register(rig, owner, "b", "c")
     rig.tell()
@@ -228,7 +225,7 @@ def test_a_change_that_was_not_offered_is_told_after_a_replaced_state(
     follower.catch_up()
     assert follower.lists[ORDERS] == {}
     assert len(rig.registry.directory) == 0
-    begin_epoch(rig, SHARD, 9)
+    begin_epoch(rig, SHARD)
 
 
 def test_another_branch_takes_the_list_again(rig: Rig, owner: Session) -> None:
@@ -282,7 +279,7 @@ def test_an_epoch_that_begins_costs_followers_no_list(rig: Rig, owner: Session) 
     register(rig, owner, *(f"i{n}" for n in range(5)))
     follower = followed(rig)
     register(rig, owner, "i1")
-    begin_epoch(rig, SHARD, 2)
+    begin_epoch(rig, SHARD)
     rig.tell()
     assert follower.positions[ORDERS].epoch == 1
     rig.push.forget(follower, [ORDERS])

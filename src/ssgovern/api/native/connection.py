@@ -23,6 +23,8 @@ from ssgovern.errors import (
     SessionForeignError,
     SessionSupersededError,
     SessionUnknownError,
+    ShardMovedError,
+    ShardUnavailableError,
     ShuttingDownError,
     SsGovernError,
     UnsupportedTypeError,
@@ -30,7 +32,6 @@ from ssgovern.errors import (
 )
 from ssgovern.model import (
     LogPosition,
-    Pattern,
     ServiceKey,
     SessionId,
     check_text,
@@ -38,8 +39,9 @@ from ssgovern.model import (
 )
 from ssgovern.model.session import SESSION_ID_BYTES, SESSION_SECRET_BYTES
 from ssgovern.registry.sessions import Session
-from ssgovern.registry.subscriptions import Target
+from ssgovern.registry.subscriptions import MaskedPattern, Target
 from ssgovern.service import checks
+from ssgovern.service.placement import ALL_SHARDS, mask_from_wire
 from ssgovern.service.push import PushService
 from ssgovern.service.registry import RegistryService
 from ssgovern.transport.connection import FrameConnection
@@ -62,11 +64,42 @@ _RESPONSE = int(Kind.RESPONSE)
 _HEARTBEAT = int(MessageType.HEARTBEAT)
 
 
+class Relay(Protocol):
+    """Who asks other nodes for clients that know this one only."""
+
+    def welcomed(self, connection: NativeConnection, session: Session, secret: bytes) -> bool:
+        """Such a client said hello; return whether what it has elsewhere is looked after."""
+
+    def take(
+        self,
+        connection: NativeConnection,
+        session: Session,
+        type_: int,
+        request_id: int,
+        body: bytes,
+    ) -> bool:
+        """Answer a request that concerns other nodes; False: it cannot, answer it here."""
+
+    def unsubscribe(self, connection: NativeConnection, subscription_id: int) -> bool:
+        """Drop what a subscription has on other nodes; return whether it has anything there."""
+
+    def goodbye(self, connection: NativeConnection, session: Session, request_id: int) -> bool:
+        """End a session on other nodes, then here; False: it is nowhere else."""
+
+    def writable(self, connection: NativeConnection) -> None:
+        """A connection takes pushes again."""
+
+    def closed(self, connection: NativeConnection) -> None:
+        """A connection is gone."""
+
+
 class Host(Protocol):
     """What a connection needs of its node."""
 
     registry: RegistryService
     push: PushService
+    relay: Relay | None
+    """For clients that know one node only; None: they are told who is to be asked, as all are."""
     stopping: bool
     heartbeat_body: bytes
     """An encoded HeartbeatResponse."""
@@ -101,6 +134,27 @@ class Host(Protocol):
     def status(self) -> native_pb2.StatusResponse:
         """The node's state, for people."""
 
+    def shard_map(
+        self, connection: NativeConnection, request: native_pb2.ShardMapRequest
+    ) -> native_pb2.ShardMapUpdate:
+        """What a client lacks of the shard map; it may follow what comes."""
+
+    def cluster_status(
+        self, request: native_pb2.ClusterStatusRequest
+    ) -> native_pb2.ClusterStatusResponse:
+        """The state of the cluster, as this node sees it. Raises if there is none."""
+
+    def cluster_command(
+        self,
+        connection: NativeConnection,
+        request_id: int,
+        request: native_pb2.ClusterCommandRequest,
+    ) -> None:
+        """Carry out a command and answer it later. Raises if it is not even tried."""
+
+    def writable(self, connection: NativeConnection) -> None:
+        """A connection that was congested takes pushes again."""
+
     def has_output(self, connection: NativeConnection) -> None:
         """A connection has answers that leave with the batch."""
 
@@ -122,6 +176,7 @@ class NativeConnection(FrameConnection):
         "_reading",
         "behind",
         "client_name",
+        "forward",
         "in_flight",
         "session",
         "subscriptions",
@@ -136,6 +191,8 @@ class NativeConnection(FrameConnection):
         self._next_subscription = 1
         self.session: Session | None = None
         self.client_name = ""
+        self.forward = False
+        """The client knows this node only: what belongs to others is passed on for it."""
         self.in_flight = 0
         self.subscriptions: dict[int, Target] = {}
         self.behind: dict[ServiceKey, LogPosition] = {}
@@ -184,6 +241,12 @@ class NativeConnection(FrameConnection):
         except SsGovernError as error:
             if isinstance(error, RemoteProtocolError):
                 raise
+            if (
+                self.forward
+                and isinstance(error, (ShardMovedError, ShardUnavailableError))
+                and self._pass_on(type_, request_id, body)
+            ):
+                return
             self.reply_error(type_, request_id, error_to_wire(error))
 
     def on_protocol_error(self, error: RemoteProtocolError) -> None:
@@ -193,6 +256,7 @@ class NativeConnection(FrameConnection):
         self._host.congested(self)
 
     def on_writable(self) -> None:
+        self._host.writable(self)
         if self.subscriptions:
             self._host.wants_catch_up(self)
 
@@ -314,6 +378,11 @@ class NativeConnection(FrameConnection):
             self._host.session_end_refused(),
         )
         self.session = session
+        relay = self._host.relay
+        if request.forward and relay is not None:
+            self.forward = True
+            # What it has on other nodes may be gone, though this one knows the session.
+            resumed = relay.welcomed(self, session, request.session_secret) and resumed
         self._host.welcomed(self)
         if before is not None and before is not self:
             before.refuse(SessionSupersededError("the session said hello on a new connection"))
@@ -328,6 +397,12 @@ class NativeConnection(FrameConnection):
         if self._host.stopping:
             raise ShuttingDownError("this node is stopping; ask another or wait for its return")
         raise OverloadedError("read what was sent to you before you ask for more")
+
+    def _pass_on(self, type_: int, request_id: int, body: bytes) -> bool:
+        relay, session = self._host.relay, self.session
+        if relay is None or session is None:
+            return False
+        return relay.take(self, session, type_, request_id, body)
 
     def _take_slot(self) -> None:
         if self.in_flight >= limits.IN_FLIGHT_PER_CONNECTION_MAX:
@@ -364,6 +439,13 @@ class NativeConnection(FrameConnection):
 
     def _on_goodbye(self, session: Session, request_id: int, body: bytes) -> None:
         decode(native_pb2.GoodbyeRequest, body)
+        relay = self._host.relay
+        if self.forward and relay is not None and relay.goodbye(self, session, request_id):
+            return
+        self.end_session(session, request_id)
+
+    def end_session(self, session: Session, request_id: int) -> None:
+        """End the session here, as its client asked for."""
         self.in_flight += 1
         waiter = replies.GoodbyeReply(self, request_id, self._host.session_end_refused())
         waiter.expect(self._host.registry.end_session(session, log_pb2.SESSION_END_GOODBYE, waiter))
@@ -395,33 +477,66 @@ class NativeConnection(FrameConnection):
                 target = checks.service_key(request.service)
             case "pattern":
                 target = checks.pattern(request.pattern)
+                shards = mask_from_wire(request.shards) or ALL_SHARDS
+                if shards != ALL_SHARDS:
+                    target = MaskedPattern(target, shards)
             case _:
                 raise InvalidArgumentError("neither service nor pattern", field="target")
         _check_known(target, known)
         self._host.push.subscribe(self, target, known)
-        subscription_id = self._next_subscription
-        self._next_subscription += 1
+        subscription_id = self.new_subscription_id()
         self.subscriptions[subscription_id] = target
         response = native_pb2.SubscribeResponse(subscription_id=subscription_id)
         self.reply(MessageType.SUBSCRIBE, request_id, response.SerializeToString())
         self._host.wants_catch_up(self)
 
+    def new_subscription_id(self) -> int:
+        """Return a number that names no subscription of this connection yet."""
+        self._next_subscription += 1
+        return self._next_subscription - 1
+
     def _on_unsubscribe(self, session: Session, request_id: int, body: bytes) -> None:
         request = decode(native_pb2.UnsubscribeRequest, body)
         target = self.subscriptions.pop(request.subscription_id, None)
-        if target is None:
+        relay = self._host.relay
+        elsewhere = (
+            self.forward and relay is not None and relay.unsubscribe(self, request.subscription_id)
+        )
+        if target is not None:
+            self._host.push.unsubscribe(self, target)
+        elif not elsewhere:
             raise NotFoundError(f"no subscription {request.subscription_id} on this connection")
-        self._host.push.unsubscribe(self, target)
         self.reply(MessageType.UNSUBSCRIBE, request_id, b"")
 
     def _on_status(self, session: Session, request_id: int, body: bytes) -> None:
         decode(native_pb2.StatusRequest, body)
         self.reply(MessageType.STATUS, request_id, self._host.status().SerializeToString())
 
+    def _on_claim(self, session: Session, request_id: int, body: bytes) -> None:
+        request = decode(native_pb2.ClaimRequest, body)
+        response = self._host.registry.claim(session, request)
+        self.reply(MessageType.CLAIM, request_id, response.SerializeToString())
+
+    def _on_shard_map(self, session: Session, request_id: int, body: bytes) -> None:
+        request = decode(native_pb2.ShardMapRequest, body)
+        update = self._host.shard_map(self, request)
+        self.reply(MessageType.SHARD_MAP, request_id, update.SerializeToString())
+
+    def _on_cluster_status(self, session: Session, request_id: int, body: bytes) -> None:
+        request = decode(native_pb2.ClusterStatusRequest, body)
+        response = self._host.cluster_status(request)
+        self.reply(MessageType.CLUSTER_STATUS, request_id, response.SerializeToString())
+
+    def _on_cluster_command(self, session: Session, request_id: int, body: bytes) -> None:
+        self._take_slot()
+        request = decode(native_pb2.ClusterCommandRequest, body)
+        self._host.cluster_command(self, request_id, request)
+        self.in_flight += 1
+
 
 def _check_known(target: Target, known: dict[ServiceKey, LogPosition]) -> None:
     for key in known:
-        covered = target.matches(key) if isinstance(target, Pattern) else target == key
+        covered = target == key if isinstance(target, ServiceKey) else target.matches(key)
         if not covered:
             raise InvalidArgumentError(f"known: {key} is not subscribed to here", field="known")
 
@@ -436,6 +551,10 @@ _HANDLERS: dict[int, Callable[[NativeConnection, Session, int, bytes], None]] = 
     MessageType.SUBSCRIBE: NativeConnection._on_subscribe,
     MessageType.UNSUBSCRIBE: NativeConnection._on_unsubscribe,
     MessageType.STATUS: NativeConnection._on_status,
+    MessageType.CLAIM: NativeConnection._on_claim,
+    MessageType.SHARD_MAP: NativeConnection._on_shard_map,
+    MessageType.CLUSTER_STATUS: NativeConnection._on_cluster_status,
+    MessageType.CLUSTER_COMMAND: NativeConnection._on_cluster_command,
 }
 
 _ALWAYS_ANSWERED = frozenset({int(MessageType.GOODBYE), int(MessageType.UNSUBSCRIBE)})

@@ -2,24 +2,42 @@
 
 Owns the listening socket and the set of connections. Connections that never say hello, never
 read, or come in too many are closed; each limit says so to the client where it can still hear.
+
+What takes longer than a turn of the loop is done by tasks of `run`: telling those who follow the
+shard map, each of them from what it was told last, and commands to the cluster.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from ssgovern import limits
-from ssgovern.api.native.connection import NativeConnection
+from ssgovern.api.native.connection import NativeConnection, Relay
+from ssgovern.api.native.map_followers import MapFollowers
 from ssgovern.api.native.peer import PeerAcceptor
 from ssgovern.api.native.replies import RetryEnd
-from ssgovern.errors import OverloadedError, PeerRefusedError, ShuttingDownError
+from ssgovern.errors import (
+    InvalidArgumentError,
+    OverloadedError,
+    PeerRefusedError,
+    ShuttingDownError,
+    SsGovernError,
+)
 from ssgovern.service.push import PushService
 from ssgovern.service.registry import RegistryService
+from ssgovern.wire.codec import error_to_wire
+from ssgovern.wire.frames import MessageType
 from ssgovern.wire.pb import native_pb2
 
 log = logging.getLogger("ssgovern.native")
+
+
+ClusterStatus = Callable[[native_pb2.ClusterStatusRequest], native_pb2.ClusterStatusResponse]
+ClusterCommand = Callable[
+    [native_pb2.ClusterCommandRequest], Awaitable[native_pb2.ClusterCommandResponse]
+]
 
 
 class NativeServer:
@@ -37,14 +55,20 @@ class NativeServer:
         connections_max: int = limits.CONNECTIONS_MAX,
         connections_per_address_max: int = limits.CONNECTIONS_MAX,
         peers: PeerAcceptor | None = None,
+        cluster_status: ClusterStatus | None = None,
+        cluster_command: ClusterCommand | None = None,
     ) -> None:
         self.registry = registry
         self.push = push
+        self.relay: Relay | None = None
         self.stopping = False
-        self.heartbeat_body = native_pb2.HeartbeatResponse(
-            map_version=hello.map_version
-        ).SerializeToString()
         self._hello = hello
+        self.set_map_version(hello.map_version)
+        self._cluster_status = cluster_status
+        self._cluster_command = cluster_command
+        self._commands: asyncio.TaskGroup | None = None
+        self._commands_under_way = 0
+        self._map_followers: MapFollowers[NativeConnection] = MapFollowers(registry.placement)
         self._status = status
         self._end_refused = end_refused
         self._wake_push = wake_push
@@ -73,6 +97,28 @@ class NativeServer:
         )
         address = self._server.sockets[0].getsockname()
         return str(address[0]), int(address[1])
+
+    async def run(self) -> None:
+        """Tell followers of the shard map and carry out commands, for ever.
+
+        Only a node of a cluster has either.
+        """
+        async with asyncio.TaskGroup() as tasks:
+            self._commands = tasks
+            try:
+                await self._map_followers.run()
+            finally:
+                self._commands = None
+
+    def push_map(self) -> None:
+        """The placement has a newer shard map: say so in heartbeats and to all who follow it."""
+        self.set_map_version(self.registry.placement.map_version)
+        self._map_followers.wake()
+
+    def set_map_version(self, version: int) -> None:
+        """Let answers to hellos and heartbeats name this version of the shard map."""
+        self._hello.map_version = version
+        self.heartbeat_body = native_pb2.HeartbeatResponse(map_version=version).SerializeToString()
 
     def stop_accepting(self) -> None:
         """Take no new connection and no new request."""
@@ -152,6 +198,9 @@ class NativeServer:
         self._strangers.pop(connection, None)
         self._congested.pop(connection, None)
         self.lacking.pop(connection, None)
+        self._map_followers.remove(connection)
+        if self.relay is not None and connection.forward:
+            self.relay.closed(connection)
         if connection not in self._connections:
             return
         del self._connections[connection]
@@ -179,6 +228,67 @@ class NativeServer:
     def status(self) -> native_pb2.StatusResponse:
         return self._status()
 
+    def shard_map(
+        self, connection: NativeConnection, request: native_pb2.ShardMapRequest
+    ) -> native_pb2.ShardMapUpdate:
+        update = self.registry.placement.map_update(request.known_version)
+        if request.follow:
+            self._map_followers.add(connection, update.version)
+        return update
+
+    def cluster_status(
+        self, request: native_pb2.ClusterStatusRequest
+    ) -> native_pb2.ClusterStatusResponse:
+        if self._cluster_status is None:
+            raise _no_cluster()
+        return self._cluster_status(request)
+
+    def cluster_command(
+        self,
+        connection: NativeConnection,
+        request_id: int,
+        request: native_pb2.ClusterCommandRequest,
+    ) -> None:
+        if self._cluster_command is None or self._commands is None:
+            raise _no_cluster()
+        if request.WhichOneof("command") is None:
+            raise InvalidArgumentError(
+                "a command of a kind this node does not know", field="command"
+            )
+        if self._commands_under_way >= limits.CLUSTER_COMMANDS_MAX:
+            raise OverloadedError(
+                f"{self._commands_under_way} commands are under way on this node already",
+                limit=limits.CLUSTER_COMMANDS_MAX,
+            )
+        self._commands_under_way += 1
+        self._commands.create_task(
+            self._carry_out(self._cluster_command(request), connection, request_id),
+            name="cluster command",
+        )
+
+    async def _carry_out(
+        self,
+        answering: Awaitable[native_pb2.ClusterCommandResponse],
+        connection: NativeConnection,
+        request_id: int,
+    ) -> None:
+        type_ = MessageType.CLUSTER_COMMAND
+        try:
+            response = await answering
+        except SsGovernError as error:
+            connection.reply_error(type_, request_id, error_to_wire(error))
+        else:
+            connection.reply(type_, request_id, response.SerializeToString())
+        finally:
+            self._commands_under_way -= 1
+            connection.in_flight -= 1
+        connection.flush()
+
+    def writable(self, connection: NativeConnection) -> None:
+        self._map_followers.wake_for(connection)
+        if self.relay is not None and connection.forward:
+            self.relay.writable(connection)
+
     def has_output(self, connection: NativeConnection) -> None:
         self._with_output.append(connection)
 
@@ -188,3 +298,9 @@ class NativeServer:
 
     def session_end_refused(self) -> RetryEnd:
         return self._end_refused
+
+
+def _no_cluster() -> InvalidArgumentError:
+    return InvalidArgumentError(
+        "this node is not part of a cluster: set cluster.candidates or cluster.join"
+    )
