@@ -81,6 +81,12 @@ def inspect(
     return EXIT_OK if seen.segments and seen.end.verdict is not Verdict.CORRUPT else EXIT_FAILED
 
 
+_OTHER_STORIES = {
+    "epoch": "promised to obey no older epoch",
+    "cut": "the log of the shard ends here, or begins anew behind a snapshot",
+}
+
+
 def _log_directory(directory: Path) -> Path:
     """Return the directory of the segments: the one named, or `wal` in it."""
     if not directory.is_dir():
@@ -151,7 +157,7 @@ def _show_summary(seen: _Seen) -> None:
 
 def _show_record(item: RecordSeen, change: log_pb2.Record | None, *, as_json: bool) -> None:
     record = item.record
-    story = _story(change) if change is not None else ""
+    story = _story(change) if change is not None else _OTHER_STORIES.get(item.kind_name, "")
     if as_json:
         print_json(
             {

@@ -5,11 +5,13 @@ Pure but for `async` functions that await a `ssgovern.runtime.Disk` and nothing 
 
 from ssgovern.storage.envelope import IDENTITY_BYTES
 from ssgovern.storage.format import (
+    CUT,
     ENTRY,
     EPOCH,
     MARK,
     LogEntry,
     WalRecord,
+    cut_record,
     epoch_promise,
 )
 from ssgovern.storage.recovery import RecoveryProgress
@@ -17,6 +19,7 @@ from ssgovern.storage.snapshot import SnapshotFile, load_snapshots, write_snapsh
 from ssgovern.storage.wal import SegmentSize, Wal
 
 __all__ = [
+    "CUT",
     "ENTRY",
     "EPOCH",
     "IDENTITY_BYTES",
@@ -27,6 +30,7 @@ __all__ = [
     "SnapshotFile",
     "Wal",
     "WalRecord",
+    "cut_record",
     "epoch_promise",
     "load_snapshots",
     "write_snapshot",

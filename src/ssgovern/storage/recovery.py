@@ -39,6 +39,7 @@ from ssgovern.storage.files import (
     storage_failed,
 )
 from ssgovern.storage.format import (
+    CUT,
     ENTRY,
     EPOCH,
     MARK,
@@ -71,7 +72,12 @@ class RecoveryProgress(NamedTuple):
 
 @dataclass(slots=True)
 class Segment:
-    """A segment in use. `last`: per shard, the position of its last entry here, or a later one."""
+    """A segment in use. `last`: per shard with entries or cuts here, where its log ended then.
+
+    That is enough to know which snapshot makes the segment superfluous: one at or behind that
+    position (of a log that has both) is behind every entry of the segment that still counts,
+    however many higher revisions were cut or replaced in it.
+    """
 
     sequence: int
     base_lsn: int
@@ -118,7 +124,7 @@ async def open_segment(
     promises = dict(state.promises)
     for encoded in tail:
         for record in parse_records(encoded, lsn, salt).records:
-            if record.kind == ENTRY:
+            if record.kind in (ENTRY, CUT):
                 segment.last[record.shard] = record.position
             elif record.kind == EPOCH and promises.get(record.shard) == record.epoch:
                 del promises[record.shard]
@@ -230,7 +236,7 @@ class Recovery:
             _, synced_lsn, kind, shard, epoch, revision, _ = record
             if synced_lsn > proven_lsn:
                 proven_lsn = synced_lsn
-            if kind == ENTRY:
+            if kind in (ENTRY, CUT):
                 last[shard] = LogPosition(epoch, revision)
             elif kind == EPOCH:
                 promises[shard] = max(epoch, promises.get(shard, 0))

@@ -24,7 +24,7 @@ from ssgovern.errors import DiskFullError, LimitExceededError, StorageFailedErro
 from ssgovern.model import ORIGIN, LogPosition
 from ssgovern.runtime import Disk
 from ssgovern.storage.files import is_disk_full, storage_failed
-from ssgovern.storage.format import ENTRY, EPOCH, MARK, LogEntry, encode_records, salt_of
+from ssgovern.storage.format import CUT, ENTRY, EPOCH, MARK, LogEntry, encode_records, salt_of
 from ssgovern.storage.recovery import (
     LogState,
     OnProgress,
@@ -70,9 +70,11 @@ class Wal:
     ) -> Wal:
         """Replay the log in `disk` (none: begin one) and open it for appending.
 
-        `on_record` gets every ENTRY and EPOCH record in order; what it got is durable when this
-        returns, not before. `on_progress` is awaited after each chunk (about 1,000 records), so
-        that a loop can do other things. `identity`: 16 bytes that no other node has.
+        `on_record` gets every ENTRY, EPOCH and CUT record in order; what it got is durable when
+        this returns, not before. To heed that an entry replaces what stands from its revision
+        on, and what a cut takes away, is up to it (`ShardReplay`). `on_progress` is awaited after
+        each chunk (about 1,000 records), so that a loop can do other things. `identity`: 16
+        bytes that no other node has.
 
         Raises CorruptionError if bytes are damaged that were durable (all files are kept as
         they are), ConfigError for the log of another node or a newer program, DiskFullError,
@@ -136,7 +138,10 @@ class Wal:
     async def release(self, snapshotted: Mapping[int, LogPosition]) -> int:
         """Remove the leading segments whose entries are all in durable snapshots.
 
-        `snapshotted` maps shard to the position of its snapshot. The last segment always stays.
+        `snapshotted` maps shard to the position of its snapshot, which has to be one that the
+        log had (or, of a snapshot from elsewhere, whose `cut_record` is durable). What a cut or
+        a replaced entry says is never lost before what it speaks of: that stands before it, and
+        the oldest goes first. The last segment always stays.
         Returns the bytes freed. Raises StorageFailedError.
         """
         freed_bytes = 0
@@ -186,7 +191,7 @@ class Wal:
         await self._write(entries, sync=sync)
         segment = state.segments[-1]
         for shard, epoch, revision, _, kind in entries:
-            if kind == ENTRY:
+            if kind in (ENTRY, CUT):
                 segment.last[shard] = LogPosition(epoch, revision)
             elif kind == EPOCH:
                 state.promises[shard] = max(epoch, state.promises.get(shard, 0))

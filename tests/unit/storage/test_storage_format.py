@@ -10,11 +10,13 @@ from ssgovern import limits
 from ssgovern.errors import ConfigError, CorruptionError, LimitExceededError
 from ssgovern.storage.envelope import encode_envelope
 from ssgovern.storage.format import (
+    CUT,
     MARK,
     RECORD_HEADER_BYTES,
     SEGMENT_HEADER_BYTES,
     LogEntry,
     SegmentHeader,
+    cut_record,
     decode_segment_header,
     encode_records,
     encode_segment_header,
@@ -56,6 +58,14 @@ def test_records_golden() -> None:
     assert [record.synced_lsn for record in parsed.records] == [4900] * 4
     assert parsed.records[0].lsn == 5000
     assert parsed.records[-1].end_lsn == 5000 + len(encoded)
+
+
+def test_cut_golden() -> None:
+    """The bytes of a cut never change within a format version."""
+    encoded = encode_records([cut_record(7, 3, 40)], 5000, 4900, SALT)
+    assert encoded == golden("record_cut_v1")
+    (record,) = parse_records(golden("record_cut_v1"), 5000, SALT).records
+    assert (record.kind, record.shard, record.position, record.body) == (CUT, 7, (3, 40), b"")
 
 
 def test_every_flipped_bit_of_a_header_is_noticed() -> None:

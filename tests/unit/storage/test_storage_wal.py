@@ -18,7 +18,16 @@ from ssgovern.errors import (
 from ssgovern.model import LogPosition
 from ssgovern.runtime import SyncError
 from ssgovern.sim.disk import DiskImage, PowerCut, SimDisk
-from ssgovern.storage import EPOCH, RecoveryProgress, Wal, WalRecord, epoch_promise
+from ssgovern.storage import (
+    CUT,
+    ENTRY,
+    EPOCH,
+    RecoveryProgress,
+    Wal,
+    WalRecord,
+    cut_record,
+    epoch_promise,
+)
 from ssgovern.storage.format import RECORD_HEADER_BYTES, SEGMENT_HEADER_BYTES
 
 
@@ -217,6 +226,50 @@ def test_release_removes_leading_snapshotted_segments_only() -> None:
     assert len(wal.segments) == 1
     cut_power(image)
     assert recover(image)[0].segments[0].sequence == count
+
+
+def test_a_cut_lowers_what_a_segment_waits_for() -> None:
+    """A segment goes once its shard's log, as it was at the segment's end, is in a snapshot."""
+    image = DiskImage()
+    wal, _ = recover(image, segment_bytes=100)
+    run(wal.append([entry(1, revision, epoch=5) for revision in (1, 2, 3)] + [cut_record(1, 5, 1)]))
+    run(wal.append([entry(2, 1)]))
+    wal, _ = recover(image, segment_bytes=100)
+    assert run(wal.release({})) == 0
+    freed_bytes = run(wal.release({1: LogPosition(5, 1)}))
+    assert freed_bytes > 0
+    assert [record.shard for record in recover(image)[1]] == [2]
+
+
+def test_an_entry_that_replaces_lowers_what_a_segment_waits_for() -> None:
+    """What was replaced within a segment does not hold it."""
+    image = DiskImage()
+    wal, _ = recover(image, segment_bytes=100)
+    run(wal.append([entry(1, 1, epoch=5), entry(1, 2, epoch=5), entry(1, 1, epoch=4)]))
+    run(wal.append([entry(2, 1)]))
+    assert run(wal.release({1: LogPosition(4, 0)})) == 0
+    assert run(wal.release({1: LogPosition(4, 1)})) > 0
+
+
+def test_a_cut_never_goes_before_what_it_cut() -> None:
+    """A segment that holds a cut stays as long as one before it does, whatever is snapshotted."""
+    image = DiskImage()
+    wal, _ = recover(image, segment_bytes=100)
+    run(wal.append([entry(1, 1), entry(1, 2), entry(2, 1)]))
+    run(wal.append([cut_record(1, 1, 1)]))
+    run(wal.append([entry(3, 1)]))
+    assert run(wal.release({1: LogPosition(1, 2)})) == 0
+    wal, records = recover(image)
+    assert [record.kind for record in records] == [ENTRY, ENTRY, ENTRY, CUT, ENTRY]
+
+
+def test_a_shard_that_begins_from_nothing_holds_no_segment() -> None:
+    """After a cut to the origin nothing of the shard has to be in a snapshot."""
+    image = DiskImage()
+    wal, _ = recover(image, segment_bytes=100)
+    run(wal.append([entry(1, 1), cut_record(1, 0, 0)]))
+    run(wal.append([entry(2, 1)]))
+    assert run(wal.release({})) > 0
 
 
 def test_promises_outlive_the_segment_they_were_made_in() -> None:
