@@ -152,7 +152,7 @@ class Controller:
 
     def decide_resigned(self, asked: Resigned) -> Decision:
         """Finish a hand-over (`replicas.decide_resigned`)."""
-        return decide_resigned(self.state, self.rules, asked)
+        return decide_resigned(self.state, self.soft, self.rules, asked)
 
     def decide_leave(self, node: NodeId) -> Decision:
         """Let a node leave (`nodes.decide_leave`)."""

@@ -22,7 +22,13 @@ from ssgovern.controller.state import (
     NodesFenced,
     Record,
 )
-from ssgovern.errors import InvalidArgumentError, NotFoundError, Retry, UnsupportedVersionError
+from ssgovern.errors import (
+    FencedError,
+    InvalidArgumentError,
+    NotFoundError,
+    Retry,
+    UnsupportedVersionError,
+)
 from ssgovern.model import NodeId, ShardId
 
 
@@ -45,6 +51,14 @@ class Registration:
     damaged: tuple[ShardId, ...] = ()
     """Shards whose log it found damaged or lost: of those it is not eligible."""
     candidate: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Stopping:
+    """A node stops in good order: all that it took is committed."""
+
+    node: NodeId
+    session: int
 
 
 def decide_registration(
@@ -183,6 +197,24 @@ def add_fencing(draft: Draft, rules: Rules, fenced: Sequence[NodeId], why: str) 
     lost = sum(draft.state.rows[shard].primary in gone for shard, _ in changed)
     said = f"fenced {named(fenced, 'node')} ({why}), primary of {counted(lost, 'shard')}"
     draft.add(Record(said, NodesFenced(tuple(fenced)), tuple(changed)))
+
+
+def decide_stopping(
+    state: ClusterState, soft: SoftState, rules: Rules, asked: Stopping
+) -> Decision:
+    """End the session of a node that stops, and let others follow it at once.
+
+    It takes no writes any more, so nobody has to wait for its lease. Raises FencedError if the
+    session has ended already.
+    """
+    if not rules.session_is_current(state.nodes.get(asked.node), asked.session):
+        raise FencedError(
+            f"session {asked.session} of node {asked.node} has ended", node=asked.node
+        )
+    draft = Draft(state)
+    add_fencing(draft, rules, [asked.node], "it stops")
+    add_promotions(draft, soft, rules)
+    return draft.decision()
 
 
 def add_silent_fenced(draft: Draft, soft: SoftState, rules: Rules, now_ms: float) -> None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from ssgovern.controller import rows
 from ssgovern.controller.rows import NOBODY, ShardRow
 from ssgovern.controller.rules import Decision, Draft, Rules, named
+from ssgovern.controller.soft import SoftState
 from ssgovern.controller.state import ClusterState
 from ssgovern.errors import FencedError, InvalidArgumentError
 from ssgovern.model import NodeId, ShardId
@@ -94,21 +95,28 @@ def decide_in_sync(state: ClusterState, rules: Rules, asked: InSyncRequest) -> D
     return draft.decision()
 
 
-def decide_resigned(state: ClusterState, rules: Rules, asked: Resigned) -> Decision:
+def decide_resigned(
+    state: ClusterState, soft: SoftState, rules: Rules, asked: Resigned
+) -> Decision:
     """Let the successor follow the primary that has stopped.
 
-    Raises FencedError if the hand-over was taken back or the row changed meanwhile.
+    One that stopped unasked (its disk refused what others may have) is followed by another in
+    sync, or by itself if there is none: an epoch is led once. That it stopped for a hand-over
+    which was taken back has an old version.
+
+    Raises FencedError if the row changed meanwhile.
     """
     row = _row_of(state, rules, asked)
-    if row.successor == NOBODY:
-        raise FencedError(
-            f"no hand-over of shard {asked.shard} is under way: its primary goes on",
-            shard=asked.shard,
+    follows = row.successor
+    if follows == NOBODY:
+        others = [node for node in rules.candidates(state, row) if node != asked.node]
+        follows = max(
+            others or [asked.node], key=lambda node: (soft.position(node, asked.shard), node)
         )
     draft = Draft(state)
     draft.change_rows(
-        f"handed shard {asked.shard} over from node {asked.node} to node {row.successor}",
-        [(asked.shard, rules.promoted(row, row.successor, state.settings.min_in_sync))],
+        f"handed shard {asked.shard} over from node {asked.node} to node {follows}",
+        [(asked.shard, rules.promoted(row, follows, state.settings.min_in_sync))],
     )
     return draft.decision()
 

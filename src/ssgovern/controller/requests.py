@@ -13,10 +13,12 @@ from typing import NamedTuple, assert_never
 
 from ssgovern.controller.nodes import (
     Registration,
+    Stopping,
     decide_candidates,
     decide_leave,
     decide_registration,
     decide_stay,
+    decide_stopping,
 )
 from ssgovern.controller.replicas import (
     InSyncRequest,
@@ -78,6 +80,7 @@ Request = (
     Registration
     | InSyncRequest
     | Resigned
+    | Stopping
     | Leave
     | Stay
     | Transfer
@@ -127,7 +130,9 @@ def _decide(
         case InSyncRequest():
             return decide_in_sync(state, rules, request)
         case Resigned():
-            return decide_resigned(state, rules, request)
+            return decide_resigned(state, soft, rules, request)
+        case Stopping():
+            return decide_stopping(state, soft, rules, request)
         case Leave():
             return decide_leave(state, request.node)
         case Stay():

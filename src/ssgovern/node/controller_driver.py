@@ -31,7 +31,7 @@ from ssgovern.controller.codec import (
     resigned_from_wire,
 )
 from ssgovern.controller.controller import Controller
-from ssgovern.controller.nodes import Registration
+from ssgovern.controller.nodes import Registration, Stopping
 from ssgovern.controller.replicas import InSyncRequest, Resigned
 from ssgovern.controller.requests import Candidates, Request, decide_requests
 from ssgovern.controller.rows import NOBODY
@@ -482,7 +482,7 @@ class ControllerDriver:
         await self._decide(Candidates(members))
 
 
-def _request_of(type_: int, body: bytes) -> Registration | InSyncRequest | Resigned:
+def _request_of(type_: int, body: bytes) -> Registration | InSyncRequest | Resigned | Stopping:
     match type_:
         case MessageType.NODE_REGISTER:
             return registration_from_wire(decode(peer_pb2.NodeRegisterRequest, body))
@@ -490,6 +490,9 @@ def _request_of(type_: int, body: bytes) -> Registration | InSyncRequest | Resig
             return in_sync_from_wire(decode(peer_pb2.InSyncChangeRequest, body))
         case MessageType.SHARD_RESIGNED:
             return resigned_from_wire(decode(peer_pb2.ShardResignedRequest, body))
+        case MessageType.NODE_STOPPING:
+            stopping = decode(peer_pb2.NodeStoppingRequest, body)
+            return Stopping(NodeId(stopping.node_id), stopping.session)
         case _:
             raise UnsupportedTypeError(f"the controller knows no request of type {type_}")
 

@@ -28,6 +28,8 @@ class Identity(NamedTuple):
     node_uuid: bytes
     clustered: bool = False
     """The directory was written by a node of a cluster of several."""
+    candidate: bool = False
+    """It voted: what it promised then has to be here."""
 
 
 async def load_or_create(
@@ -57,12 +59,12 @@ async def load_or_create(
     return identity
 
 
-async def join(disk: Disk, identity: Identity, cluster_id: bytes) -> Identity:
-    """Write down which cluster the directory belongs to, for good; return what it says now."""
-    joined = identity._replace(cluster_id=cluster_id, clustered=True)
-    if joined != identity:
-        await _write(disk, joined)
-    return joined
+async def change(disk: Disk, identity: Identity, changed: Identity) -> Identity:
+    """Write down what became of a node: its cluster, its part in it. Return that."""
+    assert changed[1:3] == identity[1:3], "a directory stays that of one node"
+    if changed != identity:
+        await _write(disk, changed)
+    return changed
 
 
 async def _write(disk: Disk, identity: Identity) -> None:
@@ -72,8 +74,9 @@ async def _write(disk: Disk, identity: Identity) -> None:
         "node_id": identity.node_id,
         "node_uuid": identity.node_uuid.hex(),
     }
-    if identity.clustered:
-        fields["clustered"] = True
+    for name in ("clustered", "candidate"):
+        if getattr(identity, name):
+            fields[name] = True
     written = json.dumps(fields, indent=2)
     try:
         if _TEMPORARY in disk.names():
@@ -97,6 +100,7 @@ def _parse(content: bytes) -> Identity:
         node_uuid = bytes.fromhex(fields["node_uuid"])
         node_id = fields["node_id"]
         clustered = fields.get("clustered", False) is True
+        candidate = fields.get("candidate", False) is True
         lengths = (0, _ID_BYTES) if clustered else (_ID_BYTES,)
         if (
             len(cluster_id) not in lengths
@@ -104,7 +108,7 @@ def _parse(content: bytes) -> Identity:
             or type(node_id) is not int
         ):
             raise ValueError("an id of the wrong length or type")
-        return Identity(cluster_id, NodeId(node_id), node_uuid, clustered)
+        return Identity(cluster_id, NodeId(node_id), node_uuid, clustered, candidate)
     except (ValueError, KeyError, TypeError) as error:
         raise CorruptionError(
             f"not a node identity: {error}", segment=FILE, offset=0, shard=None

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from ssgovern.api.native.peer import PeerAcceptor
-from ssgovern.api.native.server import NativeServer
+from ssgovern.api.native.server import ClusterCommand, ClusterStatus, NativeServer
 from ssgovern.controller.standalone import decide_shard_map
 from ssgovern.errors import ConfigError, DiskFullError
 from ssgovern.model import (
@@ -191,6 +191,8 @@ class Node:
         placement: Placement,
         map_version: int,
         peers: PeerAcceptor | None = None,
+        cluster_status: ClusterStatus | None = None,
+        cluster_command: ClusterCommand | None = None,
     ) -> None:
         """Put together what serves clients, whoever the primaries are."""
         config = self._config
@@ -217,6 +219,8 @@ class Node:
             connections_max=config.limits.connections_max,
             connections_per_address_max=config.limits.connections_per_address_max,
             peers=peers,
+            cluster_status=cluster_status,
+            cluster_command=cluster_command,
         )
 
     def _session_table(self) -> SessionTable:

@@ -13,6 +13,7 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 
+from ssgovern.node.cluster_node import ClusterNode
 from ssgovern.node.config import ServerConfig
 from ssgovern.node.node import Node, Ready
 from ssgovern.node.recovery import Progress
@@ -52,7 +53,7 @@ async def _run_node(
         if on_ready is not None:
             on_ready(what)
 
-    node = Node(
+    node = (ClusterNode if config.is_clustered else Node)(
         config,
         RealRuntime(failpoints=failpoints),
         on_progress=on_progress,

@@ -86,7 +86,7 @@ class ShardHost:
         self._owner = owner
         self._wall_ms = wall_ms
         self._loop = asyncio.get_running_loop()
-        self._hosted = [
+        self.hosted = [
             HostedShard(ShardId(shard), shard_log, promises.get(shard, 0))
             for shard, shard_log in enumerate(logs)
         ]
@@ -140,7 +140,7 @@ class ShardHost:
         return self._metadata.map_update(since, self._node)
 
     def check_write(self, shard: ShardId) -> None:
-        primary = self._hosted[shard].primary
+        primary = self.hosted[shard].primary
         if primary is None:
             raise self._not_here(shard)
         refusal = primary.refusal(self._now_ms())
@@ -152,7 +152,7 @@ class ShardHost:
             )
 
     def check_read(self, shard: ShardId, *, replica_too: bool) -> None:
-        hosted = self._hosted[shard]
+        hosted = self.hosted[shard]
         primary = hosted.primary
         if primary is not None and primary.may_read(self._now_ms()):
             return
@@ -169,7 +169,7 @@ class ShardHost:
     def holds(self, shard: ShardId) -> bool:
         # What was in sync once in this life is the shard as it was a moment ago, even if it is
         # behind now; what never was may be of last week.
-        return self._hosted[shard].settled
+        return self.hosted[shard].settled
 
     def _not_here(self, shard: ShardId) -> SsGovernError:
         primary = self._row(shard).primary
@@ -199,7 +199,7 @@ class ShardHost:
         for shard in shards:
             primary = self.primaries.get(shard)
             if primary is not None:
-                self._primary_driver.do(self._group, self._hosted[shard], primary.replicate())
+                self._primary_driver.do(self._group, self.hosted[shard], primary.replicate())
         self._outbox.flush()
 
     def on_committed(self, committed: Sequence[Proposal]) -> None:
@@ -210,7 +210,7 @@ class ShardHost:
 
     def on_deposed(self, shard: ShardId) -> None:
         """The disk refused what replicas may have: this node leads the epoch no more."""
-        hosted = self._hosted[shard]
+        hosted = self.hosted[shard]
         primary = hosted.primary
         assert primary is not None, f"{hosted!r} was deposed"
         log.warning("shard %d: %s", shard, primary.deposed)
@@ -221,7 +221,7 @@ class ShardHost:
     def on_replication(self, source: NodeId, body: bytes) -> None:
         """Take a batch of messages. Raises RemoteProtocolError."""
         for message in decode_batch(source, body):
-            self._on_message(self._hosted[message.shard], message)
+            self._on_message(self.hosted[message.shard], message)
 
     def on_snapshot_piece(self, source: NodeId, body: bytes) -> None:
         """Take a piece of a shard's state. Raises RemoteProtocolError."""
@@ -230,12 +230,12 @@ class ShardHost:
             assembler = self._assemblers[source] = SnapshotAssembler(source)
         snapshot = assembler.add(body)
         if snapshot is not None:
-            self._on_message(self._hosted[snapshot.shard], snapshot)
+            self._on_message(self.hosted[snapshot.shard], snapshot)
 
     def on_link(self, node: NodeId) -> None:
         """The link to a node was made anew: what was on its way is lost."""
         for shard, primary in list(self.primaries.items()):
-            self._primary_driver.do(self._group, self._hosted[shard], primary.on_link(node))
+            self._primary_driver.do(self._group, self.hosted[shard], primary.on_link(node))
         self.flush()
 
     def on_lost(self, node: NodeId) -> None:
@@ -305,12 +305,12 @@ class ShardHost:
         if not session:
             # Its primaries go on as long as their lease; the map will say who follows them.
             return
-        for hosted in self._hosted:
+        for hosted in self.hosted:
             if hosted.replica is not None:
                 # The same memory under another name: nothing that it acknowledged was lost.
                 hosted.replica.node_epoch = session
             hosted.settled = False
-        self.on_rows_changed([hosted.shard for hosted in self._hosted])
+        self.on_rows_changed([hosted.shard for hosted in self.hosted])
 
     def on_lease(self, until_ms: float) -> None:
         """Nobody is promoted past this node before `until_ms` of its own clock."""
@@ -323,7 +323,7 @@ class ShardHost:
         if not self.session:
             return
         for shard in shards:
-            self._follow(self._hosted[shard])
+            self._follow(self.hosted[shard])
         self.flush()
 
     def _row(self, shard: ShardId) -> ShardRow:
@@ -523,7 +523,7 @@ class ShardHost:
             shards[shard] = None
         self._owner.on_applied(shards)
         for shard in shards:
-            hosted = self._hosted[shard]
+            hosted = self.hosted[shard]
             primary = hosted.primary
             if primary is None:
                 continue
@@ -549,8 +549,8 @@ class ShardHost:
     def _tick(self) -> None:
         now_ms = self._now_ms()
         for shard, primary in list(self.primaries.items()):
-            self._primary_driver.do(self._group, self._hosted[shard], primary.on_tick(now_ms))
-        for hosted in self._hosted:
+            self._primary_driver.do(self._group, self.hosted[shard], primary.on_tick(now_ms))
+        for hosted in self.hosted:
             core = hosted.primary or hosted.replica
             if core is not None and not hosted.switching:
                 core.release(limits.REPLICATION_ENTRIES_RETAINED)
@@ -565,13 +565,13 @@ class ShardHost:
         """Return the ends of the logs that are here."""
         return {
             hosted.shard: hosted.log.tail
-            for hosted in self._hosted
+            for hosted in self.hosted
             if hosted.replica is not None or hosted.primary is not None
         }
 
     def is_gone(self, shard: int) -> bool:
         """Tell whether nothing of a shard is here, and the log on disk says so."""
-        hosted = self._hosted[shard]
+        hosted = self.hosted[shard]
         return (
             hosted.replica is None
             and hosted.primary is None
@@ -585,7 +585,7 @@ class ShardHost:
 
     def validate(self) -> None:
         """Assert every invariant of every core. For the simulator and tests."""
-        for hosted in self._hosted:
+        for hosted in self.hosted:
             assert hosted.primary is None or hosted.replica is None, hosted
             if hosted.switching or hosted.installing:
                 continue
