@@ -115,6 +115,10 @@ class NativeServer:
         self.set_map_version(self.registry.placement.map_version)
         self._map_followers.wake()
 
+    def set_cluster_id(self, cluster_id: bytes) -> None:
+        """Let answers to hellos name the cluster this node belongs to, as soon as it does."""
+        self._hello.cluster_id = cluster_id
+
     def set_map_version(self, version: int) -> None:
         """Let answers to hellos and heartbeats name this version of the shard map."""
         self._hello.map_version = version
