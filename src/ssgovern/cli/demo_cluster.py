@@ -28,7 +28,7 @@ from ssgovern.cli.output import toned
 from ssgovern.client.registry import Registry
 from ssgovern.client.subscription import Subscription
 from ssgovern.client.values import Change, ClusterStatus
-from ssgovern.errors import SsGovernError, UnavailableError
+from ssgovern.errors import SsGovernError
 from ssgovern.model import DEFAULT_GROUP, DEFAULT_NAMESPACE, shard_of
 
 NODES_MAX = 9
@@ -88,14 +88,14 @@ class ClusterDemonstration(Demonstration):
     async def _until(
         self, registry: Registry, is_so: Callable[[ClusterStatus], bool], what: str
     ) -> ClusterStatus:
-        """Ask until the cluster is as wanted. Raises UnavailableError with the nodes' words."""
+        """Ask until the cluster is as wanted. Raises with the nodes' last words."""
         problem = ""
         try:
             async with asyncio.timeout(START_TIMEOUT_S):
                 while True:
                     for node in self._nodes:
                         if not node.is_alive:
-                            raise UnavailableError(f"{node.name} ended:\n{node.last_words()}")
+                            raise click.ClickException(f"{node.name} ended:\n{node.last_words()}")
                     try:
                         found = await registry.cluster_status(shards=True, timeout=2.0)
                     except SsGovernError as error:
@@ -107,7 +107,7 @@ class ClusterDemonstration(Demonstration):
                     await asyncio.sleep(_POLL_S)
         except TimeoutError:
             words = "\n".join(f"  {node.name}:\n{node.last_words(4)}" for node in self._nodes)
-            raise UnavailableError(
+            raise click.ClickException(
                 f"they did not {what} within {START_TIMEOUT_S:g} s ({problem}):\n{words}"
             ) from None
 
