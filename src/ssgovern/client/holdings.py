@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from ssgovern import limits
-from ssgovern.model import Instance, ServiceKey
+from ssgovern.model import Instance, ServiceKey, ShardId, shard_of
 from ssgovern.wire.codec import instance_to_wire, key_to_wire
 from ssgovern.wire.pb import native_pb2
 
@@ -18,12 +18,13 @@ _ITEM_OVERHEAD_BYTES = 8
 
 
 class Holdings:
-    """The instances of one session, in the order in which they were registered."""
+    """The instances of one session, by shard."""
 
-    __slots__ = ("_held",)
+    __slots__ = ("_held", "_shards")
 
     def __init__(self) -> None:
         self._held: dict[tuple[ServiceKey, str], Instance] = {}
+        self._shards: dict[ShardId, dict[tuple[ServiceKey, str], None]] = {}
 
     def __len__(self) -> int:
         return len(self._held)
@@ -34,18 +35,39 @@ class Holdings:
     def hold(self, key: ServiceKey, instance: Instance) -> None:
         """Remember an instance as it was acknowledged."""
         self._held[key, instance.id] = instance
+        self._shards.setdefault(shard_of(*key), {})[key, instance.id] = None
 
     def drop(self, key: ServiceKey, instance_id: str) -> None:
         """Forget an instance, held or not."""
-        self._held.pop((key, instance_id), None)
+        if self._held.pop((key, instance_id), None) is None:
+            return
+        shard = shard_of(*key)
+        left = self._shards[shard]
+        del left[key, instance_id]
+        if not left:
+            del self._shards[shard]
 
     def held(self, key: ServiceKey, instance_id: str) -> Instance | None:
         """Return an instance as it was last acknowledged."""
         return self._held.get((key, instance_id))
 
-    def registrations(self) -> list[native_pb2.Registration]:
-        """Return everything held, as messages."""
-        return [registration(key, instance) for (key, _), instance in self._held.items()]
+    def shards(self) -> list[ShardId]:
+        """Return the shards in which anything is held."""
+        return list(self._shards)
+
+    def has_shard(self, shard: ShardId) -> bool:
+        """Tell whether anything is held in a shard."""
+        return shard in self._shards
+
+    def ids_in(self, shards: Iterable[ShardId]) -> list[tuple[ServiceKey, str]]:
+        """Return what is held in some shards."""
+        return [each for shard in shards for each in self._shards.get(shard, ())]
+
+    def registrations(
+        self, held: Iterable[tuple[ServiceKey, str]]
+    ) -> list[native_pb2.Registration]:
+        """Return those that are held of some, as messages."""
+        return [registration(each[0], self._held[each]) for each in held if each in self._held]
 
 
 def registration(key: ServiceKey, instance: Instance) -> native_pb2.Registration:

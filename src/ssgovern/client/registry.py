@@ -18,19 +18,18 @@ from typing import Self
 from ssgovern import limits
 from ssgovern.client.addresses import parse_addresses
 from ssgovern.client.administration import Administration
-from ssgovern.client.backoff import Backoff
 from ssgovern.client.balancer import Strategy
 from ssgovern.client.cache import Cache
-from ssgovern.client.holdings import Holdings, in_batches, registration
+from ssgovern.client.holdings import Holdings
+from ssgovern.client.listing import list_services
+from ssgovern.client.registering import Registering
 from ssgovern.client.registration import Registration, check_pairs, check_revision, checked
-from ssgovern.client.session import RETRY_FIRST_S, RETRY_MOST_S, Session
+from ssgovern.client.session import Session
 from ssgovern.client.subscription import PrefixSubscription, Subscription
 from ssgovern.client.values import ConnectionState, NodeStatus, ServiceSummary
 from ssgovern.client.watches import Watches
 from ssgovern.errors import (
     ClosedError,
-    RemoteProtocolError,
-    Retry,
     SsGovernError,
 )
 from ssgovern.model import (
@@ -50,9 +49,7 @@ from ssgovern.runtime import Runtime
 from ssgovern.runtime.real import RealRuntime
 from ssgovern.version import __version__
 from ssgovern.wire.codec import (
-    error_from_message,
     instance_from_wire,
-    key_from_wire,
     key_to_wire,
 )
 from ssgovern.wire.frames import MessageType
@@ -275,55 +272,12 @@ class Registry(Administration):
                 for key, instance in wanted
             ]
         wanted = [(key, checked(instance)) for key, instance in wanted]
-        outcomes: list[int | SsGovernError] = [0] * len(wanted)
-        left = list(range(len(wanted)))
-        backoff = Backoff(self._runtime.rng, first_s=RETRY_FIRST_S, most_s=RETRY_MOST_S)
-        while True:
-            items = [registration(*wanted[index]) for index in left]
-            answered = 0
-            for batch in in_batches(items):
-                for outcome in await self._register_batch(batch, deadline):
-                    index = left[answered]
-                    outcomes[index] = outcome
-                    answered += 1
-                    if not isinstance(outcome, SsGovernError):
-                        key, instance = wanted[index]
-                        self._holdings.hold(key, instance)
-            left = [index for index in left if _may_be_repeated(outcomes[index])]
-            pause_s = backoff.next_pause_s()
-            if not left or asyncio.get_running_loop().time() + pause_s >= deadline:
-                break
-            self._session.refresh_after([outcomes[index] for index in left])
-            await asyncio.sleep(pause_s)
+        outcomes = await Registering(self._session, self._holdings).register(wanted, deadline)
         return [
             outcome
             if isinstance(outcome, SsGovernError)
             else Registration(self, key, replace(instance, revision=outcome), outcome)
             for (key, instance), outcome in zip(wanted, outcomes, strict=True)
-        ]
-
-    async def _register_batch(
-        self, batch: list[native_pb2.Registration], deadline: float
-    ) -> list[int | SsGovernError]:
-        """Return for each registration the revision at which it was committed, or its error."""
-        request = native_pb2.RegisterRequest(registrations=batch)
-        try:
-            response = await self._session.call(
-                MessageType.REGISTER,
-                request,
-                native_pb2.RegisterResponse,
-                deadline,
-                repeatable=True,
-            )
-        except SsGovernError as error:
-            return [error] * len(batch)
-        if len(response.results) != len(batch):
-            raise RemoteProtocolError(
-                f"{len(batch)} registrations were answered by {len(response.results)} results"
-            )
-        return [
-            error_from_message(result.error) if result.HasField("error") else result.revision
-            for result in response.results
         ]
 
     async def deregister(
@@ -361,6 +315,7 @@ class Registry(Administration):
             native_pb2.DeregisterResponse,
             self._deadline(timeout),
             repeatable=not if_revision,
+            key=key,
         )
         self._holdings.drop(key, instance_id)
         return response.removed
@@ -415,6 +370,7 @@ class Registry(Administration):
             native_pb2.UpdateResponse,
             self._deadline(timeout),
             repeatable=not if_revision,
+            key=key,
         )
         instance = instance_from_wire(response.instance)
         if self._holdings.held(key, instance_id) is not None:
@@ -424,20 +380,29 @@ class Registry(Administration):
     # --- discovering -----------------------------------------------------------------------
 
     async def get(
-        self, service: str, *, group: str = DEFAULT_GROUP, timeout: float | None = None
+        self,
+        service: str,
+        *,
+        group: str = DEFAULT_GROUP,
+        stale_ok: bool = False,
+        timeout: float | None = None,
     ) -> tuple[Instance, ...]:
         """Read the instances of a service from a node, in the order of their ids.
 
-        For a list that is there while no node answers, and for one read often: `subscribe`.
+        The answer is the newest, also while a node fails over; with `stale_ok` any node that
+        has the service may answer, with what it knows. For a list that is there while no node
+        answers, and for one read often: `subscribe`.
         """
-        request = native_pb2.GetRequest(service=key_to_wire(self._key(service, group)))
-        response = await self._session.call(
-            MessageType.GET,
-            request,
-            native_pb2.GetResponse,
-            self._deadline(timeout),
-            repeatable=True,
-        )
+        key = self._key(service, group)
+        deadline = self._deadline(timeout)
+        request = native_pb2.GetRequest(service=key_to_wire(key), replica_too=stale_ok)
+        kind, answer = MessageType.GET, native_pb2.GetResponse
+        if stale_ok:
+            response = await self._session.read_stale(kind, request, answer, deadline, key)
+        else:
+            response = await self._session.call(
+                kind, request, answer, deadline, repeatable=True, key=key
+            )
         instances = map(instance_from_wire, response.instances)
         return tuple(sorted(instances, key=lambda instance: instance.id))
 
@@ -451,28 +416,8 @@ class Registry(Administration):
         check_prefix("prefix", prefix)
         if group is not None:
             check_name("group", group)
-        found: list[ServiceSummary] = []
-        token = ""
-        while True:
-            request = native_pb2.ListServicesRequest(
-                namespace=self.namespace, group=group or "", prefix=prefix, page_token=token
-            )
-            response = await self._session.call(
-                MessageType.LIST_SERVICES,
-                request,
-                native_pb2.ListServicesResponse,
-                self._deadline(timeout),
-                repeatable=True,
-            )
-            found += [
-                ServiceSummary(
-                    key_from_wire(line.service), line.instances, line.available, line.revision
-                )
-                for line in response.services
-            ]
-            token = response.next_page_token
-            if not token:
-                return found
+        seconds = self._timeout_s if timeout is None else timeout
+        return await list_services(self._session, self.namespace, group or "", prefix, seconds)
 
     def subscribe(
         self,
@@ -539,7 +484,7 @@ def connect(
     client_name: str | None = None,
     cache_dir: str | os.PathLike[str] | None = None,
     zone: str = "",
-    timeout: float = 5.0,
+    timeout: float = 10.0,
     on_connection: OnConnection | None = None,
     runtime: Runtime | None = None,
 ) -> Registry:
@@ -547,7 +492,8 @@ def connect(
 
     `addresses`: nodes to start from, `host:port`. `cache_dir`: a directory of this client alone
     in which it keeps the last good lists. `zone`: where this process runs. `timeout`: seconds
-    for each request, unless it names its own. `on_connection` is called with each new state of
+    for each request, unless it names its own: long enough to see through that a node fails and
+    another takes over. `on_connection` is called with each new state of
     the connection.
     """
     return Registry(
@@ -560,10 +506,6 @@ def connect(
         on_connection=on_connection,
         runtime=RealRuntime() if runtime is None else runtime,
     )
-
-
-def _may_be_repeated(outcome: int | SsGovernError) -> bool:
-    return isinstance(outcome, SsGovernError) and outcome.retry is not Retry.NEVER
 
 
 async def _ended(task: asyncio.Task[None]) -> None:

@@ -12,7 +12,7 @@ from collections import Counter
 from google.protobuf.message import Message
 
 from ssgovern.errors import RemoteProtocolError, SessionUnknownError, SsGovernError
-from ssgovern.model import Instance, Pattern, ServiceKey
+from ssgovern.model import SHARDS, Instance, Pattern, ServiceKey
 from ssgovern.transport.connection import FrameConnection
 from ssgovern.wire.codec import (
     encode,
@@ -39,6 +39,10 @@ REQUESTS: dict[int, type[Message]] = {
     MessageType.SUBSCRIBE: native_pb2.SubscribeRequest,
     MessageType.UNSUBSCRIBE: native_pb2.UnsubscribeRequest,
     MessageType.STATUS: native_pb2.StatusRequest,
+    MessageType.SHARD_MAP: native_pb2.ShardMapRequest,
+    MessageType.CLAIM: native_pb2.ClaimRequest,
+    MessageType.CLUSTER_STATUS: native_pb2.ClusterStatusRequest,
+    MessageType.CLUSTER_COMMAND: native_pb2.ClusterCommandRequest,
 }
 
 
@@ -209,10 +213,20 @@ class FakeNode:
             case native_pb2.UnsubscribeRequest():
                 del connection.targets[request.subscription_id]
                 return native_pb2.UnsubscribeResponse()
+            case native_pb2.ShardMapRequest():
+                return self.shard_map()
             case native_pb2.StatusRequest():
                 return native_pb2.StatusResponse(node_name="fake", shards=256)
             case _:
                 raise AssertionError(f"type {type_} is not faked")
+
+    def shard_map(self) -> native_pb2.ShardMapUpdate:
+        """Return the map of a node that stands alone."""
+        update = native_pb2.ShardMapUpdate(cluster_id=self.cluster_id, version=1)
+        update.nodes.add(node_id=1, name="fake", live=True)
+        for shard in range(SHARDS):
+            update.rows.add(shard=shard, epoch=self.epoch, primary=1, holders=[1], in_sync=[1])
+        return update
 
     def _register(
         self, connection: FakeConnection, request: native_pb2.RegisterRequest
