@@ -1,4 +1,4 @@
-"""Encodings made by hand, of the few messages that every registration needs.
+"""Encodings made by hand, of the few messages that every registration or every entry needs.
 
 Bytes are those protobuf would make (a test compares each with it); what is saved is building
 message objects field by field, which costs several times what the bytes cost.
@@ -6,6 +6,7 @@ message objects field by field, which costs several times what the bytes cost.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 
 from ssgovern.model import ServiceKey
@@ -28,8 +29,20 @@ _RESULT_EPOCH = b"\x10"
 _RESULT_REVISION = b"\x18"
 
 
-def varint(number: int) -> bytes:
-    """Return an unsigned number as protobuf writes it."""
+_BATCH_NODE_EPOCH = b"\x08"
+_BATCH_APPENDS = b"\x12"
+_BATCH_APPENDED = b"\x1a"
+_APPEND_PREV_EPOCH = b"\x18"
+_APPEND_PREV_REVISION = b"\x20"
+_APPEND_COMMITTED = b"\x28"
+_APPEND_BODIES = b"\x32"
+_APPEND_EPOCHS = b"\x3a"
+_OF_SHARD_SHARD = b"\x08"
+_OF_SHARD_EPOCH = b"\x10"
+_APPENDED_HELD = b"\x18"
+
+
+def _digits(number: int) -> bytes:
     digits = bytearray()
     while number > 127:
         digits.append(number & 127 | 128)
@@ -38,9 +51,19 @@ def varint(number: int) -> bytes:
     return bytes(digits)
 
 
-_SHORT = tuple(map(varint, range(1 << 14)))
+_SHORT = tuple(map(_digits, range(1 << 14)))
 """Every number of one or two bytes: nearly all lengths, looked up without a call."""
 _SHORT_END = len(_SHORT)
+_LOW = tuple(bytes((number & 127 | 128, number >> 7 | 128)) for number in range(1 << 14))
+"""The same as the first two bytes of a longer number."""
+
+
+def varint(number: int) -> bytes:
+    """Return an unsigned number as protobuf writes it."""
+    if number < _SHORT_END:
+        return _SHORT[number]
+    low, high = _LOW[number & 16383], number >> 14
+    return low + (_SHORT[high] if high < _SHORT_END else _digits(high))
 
 
 @lru_cache(maxsize=64)
@@ -122,3 +145,54 @@ def register_response(instance_id: str, epoch: int, revision: int) -> bytes:
         )
     )
     return _RESPONSE_RESULTS + _SHORT[len(result)] + result
+
+
+def replication_batch(node_epoch: int) -> bytes:
+    """Return the beginning of a `ReplicationBatch`; messages are put behind it in any order.
+
+    (Protobuf writes them kind by kind; who reads them does not mind.)
+    """
+    return _BATCH_NODE_EPOCH + varint(node_epoch) if node_epoch else b""
+
+
+def append_entries(
+    shard: int,
+    epoch: int,
+    prev: tuple[int, int],
+    committed: int,
+    bodies: Sequence[bytes],
+    epochs: Sequence[int],
+) -> bytes:
+    """Return an `AppendEntries` as part of a batch; `epochs` empty: all of `epoch`."""
+    prev_epoch, prev_revision = prev
+    parts = [
+        _OF_SHARD_SHARD + _SHORT[shard] if shard else b"",
+        _OF_SHARD_EPOCH + varint(epoch) if epoch else b"",
+        _APPEND_PREV_EPOCH + varint(prev_epoch) if prev_epoch else b"",
+        _APPEND_PREV_REVISION + varint(prev_revision) if prev_revision else b"",
+        _APPEND_COMMITTED + varint(committed) if committed else b"",
+    ]
+    for body in bodies:
+        length = len(body)
+        parts += (
+            _APPEND_BODIES,
+            _SHORT[length] if length < _SHORT_END else varint(length),
+            body,
+        )
+    if epochs:
+        packed = b"".join(map(varint, epochs))
+        parts += (_APPEND_EPOCHS, varint(len(packed)), packed)
+    message = b"".join(parts)
+    return b"".join((_BATCH_APPENDS, varint(len(message)), message))
+
+
+def appended(shard: int, epoch: int, held: int) -> bytes:
+    """Return an `Appended` as part of a batch."""
+    message = b"".join(
+        (
+            _OF_SHARD_SHARD + _SHORT[shard] if shard else b"",
+            _OF_SHARD_EPOCH + varint(epoch) if epoch else b"",
+            _APPENDED_HELD + varint(held) if held else b"",
+        )
+    )
+    return _BATCH_APPENDED + _SHORT[len(message)] + message

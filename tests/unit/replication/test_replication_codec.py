@@ -26,18 +26,18 @@ OVER = REVISION_MAX + 1
 @pytest.mark.parametrize(
     ("wrong", "reason"),
     [
-        ({"shard": 256}, "no shard 256"),
+        ({"shard": 256}, "shard 256"),
         ({"epoch": EPOCH_MAX + 1}, "out of range"),
-        ({"prev_epoch": 10}, "of epoch 9"),
+        ({"prev_epoch": 10}, "behind 10/5"),
         ({"committed": OVER}, "committed"),
-        ({"prev_revision": OVER}, "entries up to"),
-        ({"prev_revision": REVISION_MAX}, "entries up to"),
+        ({"prev_revision": OVER}, "up to revision"),
+        ({"prev_revision": REVISION_MAX}, "up to revision"),
         ({"epochs": [9]}, "1 epochs of 2 entries"),
         ({"epochs": [9, 9, 9]}, "3 epochs of 2 entries"),
         ({"epochs": [9, 8]}, "epoch 8 after 9"),
         ({"epochs": [2, 9]}, "epoch 2 after 3"),
         ({"epochs": [9, 10]}, "epoch 10, sent in 9"),
-        ({"bodies": [b"", bytes(WAL_RECORD_BYTES_MAX + 1)]}, "longer than"),
+        ({"bodies": [b"", bytes(WAL_RECORD_BYTES_MAX + 1)]}, "up to 1048577 bytes"),
     ],
 )
 def test_appends_that_would_trip_up_the_log(wrong: dict[str, object], reason: str) -> None:

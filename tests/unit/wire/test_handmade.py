@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from ssgovern.model import ServiceKey, SessionId
 from ssgovern.wire import handmade
 from ssgovern.wire.codec import encode, key_to_wire
-from ssgovern.wire.pb import log_pb2, model_pb2, native_pb2
+from ssgovern.wire.pb import log_pb2, model_pb2, native_pb2, peer_pb2
 from ssgovern.wire.records import Registered, decode_record, encode_record, registered_of
 
 NUMBERS = st.one_of(st.integers(0, 300), st.integers(0, 2**63 - 1))
@@ -111,3 +111,52 @@ def test_other_records_stay_messages(kind: str) -> None:
     record = log_pb2.Record(time_ms=5)
     getattr(record, kind).SetInParent()
     assert decode_record(encode_record(record)) == record
+
+
+BELOW_SHARDS = st.integers(0, 255)
+
+
+@given(
+    NUMBERS,
+    st.lists(
+        st.tuples(
+            BELOW_SHARDS,
+            NUMBERS,
+            st.tuples(NUMBERS, NUMBERS),
+            NUMBERS,
+            st.lists(st.binary(max_size=200), max_size=4),
+            st.lists(NUMBERS, max_size=4),
+        ),
+        max_size=3,
+    ),
+    st.lists(st.tuples(BELOW_SHARDS, NUMBERS, NUMBERS), max_size=3),
+)
+def test_replication_batch(
+    node_epoch: int,
+    appends: list[tuple[int, int, tuple[int, int], int, list[bytes], list[int]]],
+    appended: list[tuple[int, int, int]],
+) -> None:
+    """A batch with its messages is that of the message, byte by byte."""
+    message = peer_pb2.ReplicationBatch(
+        node_epoch=node_epoch,
+        appends=[
+            peer_pb2.AppendEntries(
+                shard=shard,
+                epoch=epoch,
+                prev_epoch=prev[0],
+                prev_revision=prev[1],
+                committed=committed,
+                bodies=bodies,
+                epochs=epochs,
+            )
+            for shard, epoch, prev, committed, bodies, epochs in appends
+        ],
+        appended=[
+            peer_pb2.Appended(shard=shard, epoch=epoch, held=held)
+            for shard, epoch, held in appended
+        ],
+    )
+    parts = [handmade.replication_batch(node_epoch)]
+    parts += [handmade.append_entries(*fields) for fields in appends]
+    parts += [handmade.appended(*fields) for fields in appended]
+    assert b"".join(parts) == encode(message)
