@@ -354,7 +354,10 @@ class ShardHost:
             hosted.settled = True
             self._registry.resume_shard(shard)
         if self._node not in row.holders:
-            self._leave(hosted)
+            # Before the metadata knows of this life it may be of a time when the shard was not
+            # here yet: what is on disk must not be given up for that.
+            if mine or hosted.primary is not None:
+                self._leave(hosted)
         elif hosted.primary is not None:
             self._primary_driver.do(
                 self._group,
