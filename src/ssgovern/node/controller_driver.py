@@ -8,7 +8,7 @@ Leases. `controller.settings` holds the arithmetic; what this driver owes it: a 
 only while the log confirms that a majority obeyed this candidate within `CONTROLLER_CONFIRMED_MS`
 (`confirmed_at`: no other had been elected before that moment). A controller that was cut off,
 paused or overtaken therefore grants nothing that a successor does not wait out, and it need not
-know that it has one. Time in which this node's own loop stood still is nobody's silence.
+know that it has one. Nor is one granted to a node whose fencing is being appended. Time in which this node's own loop stood still is nobody's silence.
 
 A decision whose outcome is not known ends the duty; the log says what became of it, and the next
 duty, here or elsewhere, begins with that. Refuses to know how the log agrees and how links live.
@@ -36,7 +36,7 @@ from ssgovern.controller.replicas import InSyncRequest, Resigned
 from ssgovern.controller.requests import Candidates, Request, decide_requests
 from ssgovern.controller.rows import NOBODY
 from ssgovern.controller.rules import Decision
-from ssgovern.controller.state import Record, Settings
+from ssgovern.controller.state import NodesFenced, Record, Settings
 from ssgovern.errors import (
     FencedError,
     InvalidArgumentError,
@@ -109,6 +109,8 @@ class ControllerDriver:
         self._woken = asyncio.Event()
         self._last_run_ms = self._now_ms()
         self._changing_candidates = False
+        # Sessions that end with what is being appended: they get no lease any more.
+        self._ending: dict[NodeId, None] = {}
         self._feed = MetadataFeed(metadata, links, self._members)
         self._founder = Founder(
             me, agreed, metadata, runtime, settings=settings, claims=claims, inherited=inherited
@@ -288,7 +290,11 @@ class ControllerDriver:
         after = self._metadata.index
         if not records:
             return after
-        index = await self._log.append(encode_entry(records), after=after)
+        self._ending = _fenced_by(records)
+        try:
+            index = await self._log.append(encode_entry(records), after=after)
+        finally:
+            self._ending = {}
         assert self._metadata.index >= index, "an entry was committed and not replayed here"
         return index
 
@@ -412,11 +418,8 @@ class ControllerDriver:
         controller.hear(node, said.session, now_ms, positions)
         unconfirmed_ms = now_ms - self._log.confirmed_at * 1000.0
         confirmed = unconfirmed_ms <= limits.CONTROLLER_CONFIRMED_MS
-        return encode(
-            peer_pb2.NodeHeartbeatResponse(
-                lease_ms=limits.NODE_LEASE_MS if confirmed else 0, index=self._metadata.index
-            )
-        )
+        lease_ms = limits.NODE_LEASE_MS if confirmed and node not in self._ending else 0
+        return encode(peer_pb2.NodeHeartbeatResponse(lease_ms=lease_ms, index=self._metadata.index))
 
     def _in_office_or_refuse(self) -> Controller:
         controller = self._in_office()
@@ -495,6 +498,15 @@ def _request_of(type_: int, body: bytes) -> Registration | InSyncRequest | Resig
             return Stopping(NodeId(stopping.node_id), stopping.session)
         case _:
             raise UnsupportedTypeError(f"the controller knows no request of type {type_}")
+
+
+def _fenced_by(records: Sequence[Record]) -> dict[NodeId, None]:
+    return {
+        node: None
+        for record in records
+        if isinstance(record.change, NodesFenced)
+        for node in record.change.nodes
+    }
 
 
 def _check_own_name(source: NodeId, node: NodeId) -> None:
