@@ -13,7 +13,8 @@ from collections.abc import Callable, Coroutine
 
 from ssgovern.errors import DiskFullError, StorageFailedError
 from ssgovern.model import shard_of
-from ssgovern.node.node import Node, Ready
+from ssgovern.node.cluster_node import ClusterNode
+from ssgovern.node.node import Ready
 from ssgovern.runtime import Disk
 from ssgovern.sim.cluster_admin import Admin, Orders
 from ssgovern.sim.cluster_checkers import ClusterChecker, NodeWatch
@@ -64,8 +65,8 @@ def simulate_cluster(
         return run.result(story_of(world, logged))
 
 
-class ClusterNode(Node):
-    """The production node, on disks at which its process may die."""
+class SimNode(ClusterNode):
+    """The production node of a cluster, on disks at which its process may die."""
 
     def __init__(self, watch: NodeWatch, runtime: SimRuntime) -> None:
         super().__init__(watch.plan.server, runtime, on_ready=self._tell_ready)
@@ -125,7 +126,7 @@ class ClusterRun:
         return self.checker.watch(plan, process)
 
     async def _node_main(self, watch: NodeWatch, runtime: SimRuntime) -> None:
-        node = ClusterNode(watch, runtime)
+        node = SimNode(watch, runtime)
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, node.stop)
         try:
             await node.run()
