@@ -7,7 +7,7 @@ so that a request made before a node restarted cannot put it back.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ssgovern.controller import rows
 from ssgovern.controller.rows import NOBODY, ShardRow
@@ -81,9 +81,13 @@ def decide_in_sync(state: ClusterState, rules: Rules, asked: InSyncRequest) -> D
                 f"node {node} restarted since session {session}: it has to catch up first",
                 node=node,
             )
-    if nodes == row.in_sync:
-        return Decision((), f"Shard {asked.shard} has this in-sync set already.")
     draft = Draft(state)
+    if nodes == row.in_sync:
+        # Asked for after a refusal: with the new version nothing that the primary asked before
+        # can come into force any more, and until it has that it commits over those sets too.
+        kept = f"kept the in-sync set of shard {asked.shard}, says its primary {asked.node}"
+        draft.change_rows(kept, [(asked.shard, replace(row, version=row.version + 1))])
+        return draft.decision()
     came = sorted(set(nodes) - set(row.in_sync))
     went = sorted(set(row.in_sync) - set(nodes))
     said = [f"{named(came, 'node')} caught up"] if came else []

@@ -167,6 +167,7 @@ class ClusterNode(Node):
             node_id,
             on_committed=self.host.on_committed,
             on_batch=self.host.on_batch,
+            on_done=self.host.flush,
             on_deposed=self.host.on_deposed,
             failpoint=self._runtime.failpoint,
         )

@@ -52,13 +52,17 @@ class ReplicatedLogDriver(LogDriver):
         *,
         on_committed: Callable[[list[Proposal]], None],
         on_batch: Callable[[Iterable[ShardId]], None],
+        on_done: Callable[[], None],
         on_deposed: Callable[[ShardId], None],
         failpoint: Callable[[str], None],
     ) -> None:
-        """`on_batch` sends to the replicas what these shards were given."""
+        """`on_batch` sends to the replicas what these shards were given; `on_done` sends what
+        collected while a batch was done.
+        """
         super().__init__(wal, primaries, node_id, on_committed=on_committed, failpoint=failpoint)
         self._primaries = primaries
         self._on_batch = on_batch
+        self._on_done = on_done
         self._on_deposed = on_deposed
         self._writes: deque[Write] = deque()
         self._after: deque[tuple[int, int, Callable[[], None]]] = deque()
@@ -127,6 +131,7 @@ class ReplicatedLogDriver(LogDriver):
             for write in writes:
                 write.on_written()
         self._run_due()
+        self._on_done()
 
     def _next_writes(self) -> list[Write]:
         writes: list[Write] = []
@@ -152,8 +157,9 @@ class ReplicatedLogDriver(LogDriver):
         committed: list[Proposal] = []
         for shard, revision in persisted.items():
             committed += self._primaries[shard].on_persisted(self._node_id, revision)
-        self.committed(committed)
-        self._on_committed(committed)
+        if committed:
+            self.committed(committed)
+            self._on_committed(committed)
 
     def _refuse(self, batch: list[Proposal], error: DiskFullError) -> None:
         self._note_refused(error)
@@ -176,8 +182,6 @@ class ReplicatedLogDriver(LogDriver):
                 proposal.waiter.on_outcome(proposal, Outcome(error=reason))
             if primary.deposed and not was_deposed:
                 self._on_deposed(shard)
-        # Answers of refused proposals leave like those of committed ones.
-        self._on_committed([])
 
     def _refuse_writes(self, writes: list[Write]) -> None:
         # Whatever is queued behind them rests on them.

@@ -204,9 +204,7 @@ class ShardHost:
 
     def on_committed(self, committed: Sequence[Proposal]) -> None:
         """Apply and answer what this node's own disk was the last to hold."""
-        if committed:
-            self._apply_proposals(committed)
-        self.flush()
+        self._apply_proposals(committed)
 
     def on_deposed(self, shard: ShardId) -> None:
         """The disk refused what replicas may have: this node leads the epoch no more."""
