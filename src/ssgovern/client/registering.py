@@ -45,7 +45,6 @@ class Registering:
                 return outcomes
             last = outcomes[left[0]]
             assert isinstance(last, SsGovernError), "only those are left"
-            session.refresh_after([outcomes[index] for index in left])
             if not await session.pause(backoff, deadline, last):
                 return outcomes
 
@@ -57,13 +56,21 @@ class Registering:
         deadline: float,
     ) -> None:
         """Try all that are left once, those of different nodes at the same time."""
-        groups: dict[NodeId, list[int]] = {}
         session = self._session
-        if len(left) == 1 or session.map.is_single:
-            await self._group(NodeId(0), wanted, left, outcomes, deadline)
+        try:
+            # Before there is a connection there is no map to go by.
+            await session.connected(deadline)
+        except SsGovernError as error:
+            for index in left:
+                outcomes[index] = error
             return
+        groups: dict[NodeId, list[int]] = {}
         for index in left:
             groups.setdefault(session.primary_of(wanted[index][0]), []).append(index)
+        if len(groups) == 1:
+            for node, indices in groups.items():
+                await self._group(node, wanted, indices, outcomes, deadline)
+            return
         async with asyncio.TaskGroup() as tasks:
             for node, indices in groups.items():
                 tasks.create_task(self._group(node, wanted, indices, outcomes, deadline))
@@ -76,12 +83,11 @@ class Registering:
         outcomes: list[Outcome],
         deadline: float,
     ) -> None:
-        """Try those of one node; 0: of the one key, or the one node, that there is."""
+        """Try those of one node; 0: nobody takes them at present."""
         items = [registration(*wanted[index]) for index in indices]
         answered = 0
         for batch in in_batches(items):
-            key = wanted[indices[answered]][0]
-            for outcome in await self._batch(node, key, batch, deadline):
+            for outcome in await self._batch(node, batch, deadline):
                 index = indices[answered]
                 answered += 1
                 if isinstance(outcome, SsGovernError):
@@ -92,23 +98,13 @@ class Registering:
                     self._session.on_registered(wanted[index][0], outcome.epoch)
 
     async def _batch(
-        self,
-        node: NodeId,
-        key: ServiceKey,
-        batch: list[native_pb2.Registration],
-        deadline: float,
+        self, node: NodeId, batch: list[native_pb2.Registration], deadline: float
     ) -> list[native_pb2.RegisterResult | SsGovernError]:
         """Return for each registration its result, or its error."""
         request = native_pb2.RegisterRequest(registrations=batch)
         kind, answer = MessageType.REGISTER, native_pb2.RegisterResponse
-        session = self._session
         try:
-            if node or not (len(batch) == 1 or session.map.is_single):
-                response = await session.ask(node, kind, request, answer, deadline)
-            else:
-                response = await session.call(
-                    kind, request, answer, deadline, repeatable=True, key=key
-                )
+            response = await self._session.ask(node, kind, request, answer, deadline)
         except SsGovernError as error:
             return [error] * len(batch)
         if len(response.results) != len(batch):
@@ -116,10 +112,12 @@ class Registering:
                 f"{len(batch)} registrations were answered by {len(response.results)} results"
             )
             return [fault] * len(batch)
-        return [
+        results = [
             error_from_message(result.error) if result.HasField("error") else result
             for result in response.results
         ]
+        self._session.refresh_after(node, results)
+        return results
 
 
 def _may_be_repeated(outcome: Outcome) -> bool:

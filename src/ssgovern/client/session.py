@@ -217,6 +217,9 @@ class Session:
 
     def primary_of(self, key: ServiceKey) -> NodeId:
         """Return the node to which what concerns a service goes; 0: nobody at present."""
+        home = self._nodes.home
+        if self.map.is_single and home is not None:
+            return home.node_id
         return self.map.primary_of(shard_of(*key))
 
     async def pause(self, backoff: Backoff, deadline: float, last: SsGovernError) -> bool:
@@ -253,13 +256,13 @@ class Session:
         if not self._started:
             raise ClosedError("the client is not open; use it with `async with`")
 
-    def refresh_after(self, outcomes: Sequence[object]) -> None:
-        """Look at the map, or redial, if one of these asks for it, as parts of an answer may."""
+    def refresh_after(self, node: NodeId, outcomes: Sequence[object]) -> None:
+        """Look at the map, or redial, if a part of a node's answer asks for it."""
         for outcome in outcomes:
             if isinstance(outcome, SsGovernError) and outcome.retry is Retry.AFTER_REFRESH:
-                home = self._nodes.home
-                if home is not None and home.ready is not None:
-                    self._refresh(home, home.ready, outcome)
+                link = self._links.of(node)
+                if link.ready is not None:
+                    self._refresh(link, link.ready, outcome)
                 return
 
     def _refresh(self, link: Link, channel: Channel, error: SsGovernError) -> None:
@@ -323,14 +326,14 @@ class Session:
         if not node:
             self._nodes.want_map()
             raise ShardUnavailableError("nobody serves the shard at present")
-        version = self.map.version
+        news = self._nodes.news
         while True:
             self._check_open()
             link = self._links.of(node)
             if link.channel is not None:
                 link.used = True
                 return link
-            if version != self.map.version:
+            if news is not self._nodes.news:
                 raise ConnectionLostError(f"node {node}: {link.reason}", sent=False)
             if not await self._wait_for(node, deadline):
                 raise UnavailableError(self._why_not(None, node))
