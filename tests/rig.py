@@ -83,14 +83,17 @@ class Places:
         """Held here, with another node as primary."""
         self.idle: dict[ShardId, None] = {}
         """This node is primary and may not act now."""
+        self.unread: dict[ShardId, None] = {}
+        """This node is primary and has not yet applied all that was committed before it was."""
         self.map_version = 7
 
     def set(self, shard: ShardId, what: str) -> None:
-        """Let a shard be "primary", "replica", "idle" or "elsewhere"."""
+        """Let a shard be "primary", "replica", "idle", "unread" or "elsewhere"."""
         for name, shards in (
             ("elsewhere", self.elsewhere),
             ("replica", self.replicas),
             ("idle", self.idle),
+            ("unread", self.unread),
         ):
             shards.pop(shard, None)
             if name == what:
@@ -103,7 +106,7 @@ class Places:
             raise self._moved(shard)
 
     def check_read(self, shard: ShardId, *, replica_too: bool) -> None:
-        if shard in self.idle and not replica_too:
+        if (shard in self.idle or shard in self.unread) and not replica_too:
             raise ShardUnavailableError(f"shard {shard} has no lease", shard=shard)
         if shard in self.elsewhere or (shard in self.replicas and not replica_too):
             raise self._moved(shard)
@@ -280,6 +283,8 @@ class Follower:
         self.takes = True
         self.credit: int | None = None
         """Frames it still takes; None: any number."""
+        self.may_repeat = False
+        """A list that it has may be told again: after a state was replaced while it was told."""
         self.positions: dict[ServiceKey, LogPosition] = {}
         self.lists: dict[ServiceKey, dict[str, int]] = {}
         """Per service, the revision of each instance."""
@@ -321,7 +326,7 @@ class Follower:
             key = key_from_wire(current.service)
             self.story.append(f"current {key.service} at {current.epoch}/{current.revision}")
             assert key in self.positions, f"{key}: told to have what it never got"
-            self._advance(key, LogPosition(current.epoch, current.revision), may_stay=True)
+            self._advance(key, LogPosition(current.epoch, current.revision), True)
         elif type_ == MessageType.SNAPSHOT:
             snapshot = native_pb2.Snapshot.FromString(body)
             key = key_from_wire(snapshot.service)
@@ -329,7 +334,7 @@ class Follower:
             self.story.append(
                 f"snapshot {key.service} at {snapshot.epoch}/{snapshot.revision} {ids}"
             )
-            self._advance(key, LogPosition(snapshot.epoch, snapshot.revision), may_stay=False)
+            self._advance(key, LogPosition(snapshot.epoch, snapshot.revision), self.may_repeat)
             self.lists[key] = {found.id: found.revision for found in snapshot.instances}
         else:
             delta = native_pb2.Delta.FromString(body)
@@ -342,13 +347,13 @@ class Follower:
             assert key in self.positions, f"{key}: a delta before any list"
             known = self.positions[key].revision
             assert delta.since <= known < delta.revision, f"{key}: {delta} does not fit {known}"
-            self._advance(key, LogPosition(delta.epoch, delta.revision), may_stay=False)
+            self._advance(key, LogPosition(delta.epoch, delta.revision), False)
             for found in delta.upserted:
                 self.lists[key][found.id] = found.revision
             for gone in delta.removed:
                 self.lists[key].pop(gone, None)
 
-    def _advance(self, key: ServiceKey, position: LogPosition, *, may_stay: bool) -> None:
+    def _advance(self, key: ServiceKey, position: LogPosition, may_stay: bool) -> None:
         before = self.positions.get(key)
         if before is not None:
             assert position > before or (may_stay and position == before), (

@@ -110,8 +110,10 @@ def test_a_follower_that_reads_nothing_gets_one_update_for_many() -> None:
         known = await map_of(raw, follow=True)
         (connection,) = node.server._connections
         connection._write_paused = True
-        shards = [lites.place(ORDERS, 2), lites.place(BILLING, 2)]
-        await asyncio.sleep(1)
+        shards = []
+        for key in (ORDERS, BILLING):
+            shards.append(lites.place(key, 2))
+            await asyncio.sleep(1)
         connection.resume_writing()
         update = await pushed_map(raw)
         assert (update.since, update.version) == (known.version, lites.version)

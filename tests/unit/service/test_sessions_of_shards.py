@@ -80,6 +80,18 @@ def test_an_end_that_is_another_nodes_is_left_to_it(rig: Rig) -> None:
     assert (rig.ids(ORDERS), rig.ids(BILLING)) == (["x"], ["y"])
 
 
+def test_an_end_that_waits_goes_with_its_shard(rig: Rig) -> None:
+    """What was due in a shard that left is another's to do, also when the shard returns."""
+    session, _, _ = rig.hello("a", Wire("1"))
+    register(rig, session, "x")
+    rig.places.set(SHARD, "idle")
+    run(rig, 6000)
+    rig.registry.unclaim_shards([SHARD])
+    rig.places.set(SHARD, "primary")
+    run(rig, 7000)
+    assert rig.ids(ORDERS) == ["x"]
+
+
 def test_an_end_that_waits_comes_before_what_the_session_does_next(rig: Rig) -> None:
     """Of a session that ended and came back, what it registers then stays and the rest goes."""
     session, _, _ = rig.hello("a", Wire("1"))
@@ -226,7 +238,11 @@ def test_shards_that_leave_take_their_claims_along(rig: Rig) -> None:
 def test_a_claim_is_the_primarys_to_answer(rig: Rig) -> None:
     """A node that may not write or does not know yet what was committed answers no claim."""
     session, _, _ = rig.hello("a", Wire("1"))
-    for what, error in (("replica", ShardMovedError), ("idle", ShardUnavailableError)):
+    for what, error in (
+        ("replica", ShardMovedError),
+        ("idle", ShardUnavailableError),
+        ("unread", ShardUnavailableError),
+    ):
         rig.places.set(SHARD, what)
         with pytest.raises(error):
             claimed(rig, session, "x")

@@ -14,6 +14,7 @@ from ssgovern.registry.sessions import Session
 from ssgovern.registry.snapshot import capture, encode_chunks, restore
 from ssgovern.registry.state import ShardState
 from ssgovern.registry.subscriptions import MaskedPattern, Target
+from ssgovern.service.placement import mask_of, mask_to_wire
 from ssgovern.wire.codec import key_to_wire
 from ssgovern.wire.pb import log_pb2, native_pb2
 
@@ -190,18 +191,22 @@ def test_a_replaced_state_carries_on_from_what_was_told(rig: Rig, owner: Session
     assert len(rig.registry.directory) == 1
 
 
-def test_what_waits_to_be_told_is_not_lost_by_a_replaced_state(rig: Rig, owner: Session) -> None:
+@pytest.mark.parametrize("later", [False, True])
+def test_what_waits_to_be_told_is_not_lost_by_a_replaced_state(
+    rig: Rig, owner: Session, later: bool
+) -> None:
     """A change that was committed, offered or being told when its state was replaced arrives."""
     register(rig, owner, "a", "z")
     followers = [followed(rig) for _ in range(3)]
     for each in followers:
-        told(each)
+        each.may_repeat = True
     register(rig, owner, "b")
     telling = rig.push.next_change()
     assert telling is not None
     change, frames, audience = telling
     rig.push.tell(audience[0], change, frames)
-    deregister(rig, owner, "a")
+    if later:
+        deregister(rig, owner, "a")
     rig.registry.adopt_shard(SHARD, copied(rig.states[SHARD]))
     for subscriber in audience[1:]:
         rig.push.tell(subscriber, change, frames)
@@ -274,6 +279,19 @@ def test_a_slow_follower_of_a_shard_that_leaves(rig: Rig, owner: Session) -> Non
     assert follower.agrees(ORDERS)
 
 
+def test_a_follower_that_is_slow_all_the_while(rig: Rig, owner: Session) -> None:
+    """One that could not take what it lacked before the shard left still gets that after."""
+    register(rig, owner, "a", "z")
+    follower = followed(rig)
+    follower.takes = False
+    register(rig, owner, "b")
+    rig.tell()
+    come_back(rig, copied(leave(rig)))
+    follower.takes = True
+    follower.catch_up()
+    assert follower.agrees(ORDERS)
+
+
 def test_an_epoch_that_begins_costs_followers_no_list(rig: Rig, owner: Session) -> None:
     """Positions told around a change of primary lie on the log, so that they can be resumed."""
     register(rig, owner, *(f"i{n}" for n in range(5)))
@@ -287,6 +305,22 @@ def test_an_epoch_that_begins_costs_followers_no_list(rig: Rig, owner: Session) 
     told(follower)
     follower.catch_up()
     assert [line.split()[0] for line in told(follower)] == ["current"]
+
+
+def test_a_list_of_some_shards(rig: Rig, owner: Session) -> None:
+    """A list with a mask has the services of these shards and no others."""
+    register(rig, owner, "a")
+    register(rig, owner, "x", key=BILLING)
+    for shards, names in (
+        ([SHARD], ["orders"]),
+        ([OTHER], ["billing"]),
+        ([SHARD, OTHER], ["billing", "orders"]),
+        ([], ["billing", "orders"]),
+    ):
+        mask = mask_to_wire(mask_of(shards)) if shards else b""
+        request = native_pb2.ListServicesRequest(namespace="prod", shards=mask)
+        page = rig.registry.list_services(request)
+        assert [each.service.service for each in page.services] == names
 
 
 # --- subscriptions ------------------------------------------------------------------------
