@@ -110,13 +110,8 @@ class ClusterNode(FakeNode):
         for node in cluster.nodes.values():
             node.tell(key, since)
 
-    def delta(self, key: ServiceKey, since: int) -> native_pb2.Delta:
-        self.epoch = self.cluster.row(key).epoch
-        return super().delta(key, since)
-
-    def snapshot(self, key: ServiceKey) -> native_pb2.Snapshot:
-        self.epoch = self.cluster.row(key).epoch
-        return super().snapshot(key)
+    def epoch_of(self, key: ServiceKey) -> int:
+        return self.cluster.row(key).epoch
 
     # --- requests --------------------------------------------------------------------------
 
@@ -333,6 +328,7 @@ class ClusterStage(Stage):
     def kill(self, number: int) -> None:
         """Kill a node's process."""
         self.cluster.processes[number].kill()
+        self.cluster.nodes[number].connections.clear()
 
     def connect(self, runtime: SimRuntime, seeds: str = "n1:7420", **options: Any) -> Any:
         """Return a client."""

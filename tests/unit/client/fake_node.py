@@ -128,13 +128,17 @@ class FakeNode:
             if connection.follows(key):
                 connection.push(MessageType.DELTA, delta)
 
+    def epoch_of(self, key: ServiceKey) -> int:
+        """Return the epoch of a service's shard."""
+        return self.epoch
+
     def delta(self, key: ServiceKey, since: int) -> native_pb2.Delta:
         """Return what changed in a service since a revision."""
         instances = self.services.get(key, {})
         ids = dict.fromkeys(i for revision, i in self.changed.get(key, []) if revision > since)
         return native_pb2.Delta(
             service=key_to_wire(key),
-            epoch=self.epoch,
+            epoch=self.epoch_of(key),
             since=since,
             revision=self.revision,
             upserted=[instances[i] for i in ids if i in instances],
@@ -145,7 +149,7 @@ class FakeNode:
         """Return the list of a service."""
         return native_pb2.Snapshot(
             service=key_to_wire(key),
-            epoch=self.epoch,
+            epoch=self.epoch_of(key),
             revision=self.revision,
             instances=self.services.get(key, {}).values(),
         )
@@ -303,11 +307,12 @@ class FakeConnection(FrameConnection):
         self.targets[number] = target
         for key in keys:
             epoch, revision = known.get(key, (0, 0))
-            if not revision or revision > node.revision or epoch > node.epoch:
+            present = node.epoch_of(key)
+            if not revision or revision > node.revision or epoch > present:
                 self._after_answer.append((MessageType.SNAPSHOT, node.snapshot(key)))
             elif node.changed.get(key, [(0, "")])[-1][0] <= revision:
                 current = native_pb2.Current(
-                    service=key_to_wire(key), epoch=node.epoch, revision=node.revision
+                    service=key_to_wire(key), epoch=present, revision=node.revision
                 )
                 self._after_answer.append((MessageType.CURRENT, current))
             else:
