@@ -75,6 +75,8 @@ CLUSTER_COMMANDS_MAX = 16
 """Commands to the cluster that one node sees to at once."""
 FORWARD_TIMEOUT_MS = 5_000
 """How long a node tries to have a request answered that other nodes are to answer."""
+FORWARD_DIAL_MS = 2_000
+"""How long a node waits for another to take a connection on a client's behalf."""
 FORWARDED_MAX = 4096
 """Requests of clients that other nodes are asked for at once. More: `OverloadedError`."""
 
