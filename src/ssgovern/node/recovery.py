@@ -146,7 +146,8 @@ async def recover_replicated(
 
     Entries that were replaced or cut are not among what is found, nor are those that contradict
     the snapshot. Raises CorruptionError (also if entries between a snapshot and its log are
-    missing), ConfigError, StorageFailedError. Gives the loop a turn between chunks.
+    missing), ConfigError, DiskFullError, StorageFailedError. Gives the loop a turn between
+    chunks.
     """
     states, snapshotted = await _load_states(snapshot_disk, identity, on_progress)
     replays = [ShardReplay(state.shard, state.position) for state in states]
@@ -167,6 +168,8 @@ async def recover_replicated(
         if log.tail.epoch > promises.get(shard, 0):
             promises[shard] = log.tail.epoch
         await asyncio.sleep(0)
+    # A crash came between a snapshot from elsewhere and the record that it begins the log anew.
+    await wal.append([cut for replay in replays if (cut := replay.missing_cut()) is not None])
     return RecoveredShards(wal, states, logs, promises, snapshotted, found)
 
 

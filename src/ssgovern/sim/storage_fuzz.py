@@ -4,10 +4,13 @@ No event loop: a process is a few coroutines, driven by hand, and every await is
 it may die or the disk may fail. One run is one machine that lives, crashes and recovers several
 times; a run is its seed, and repeats exactly.
 
-What must hold after each recovery (`_Truth.check`):
-- per shard, what is recovered (snapshot and log together) is what was appended, in order, up to
-  a point not before the last durable acknowledgement (after a mere kill: not before the last
-  append that returned);
+Half of the runs live the life of a replica: entries are replaced (also by such of an older
+epoch), the log is cut, and snapshots from elsewhere take its place.
+
+What must hold after each recovery (`storage_truth`):
+- per shard, what is recovered (snapshot and log together) is what was appended, replaced and cut,
+  in order, up to a point not before the last durable acknowledgement (after a mere kill: not
+  before the last append that returned);
 - a batch that was refused for lack of space never comes back;
 - the highest promised epoch is not forgotten;
 - a bit that rots below an offset proven durable is reported, and nothing else ever is.
@@ -21,27 +24,33 @@ from __future__ import annotations
 
 import argparse
 import random
-import struct
 import sys
 import zlib
 from collections import Counter, deque
-from collections.abc import Callable, Coroutine, Generator, Iterator
+from collections.abc import Callable, Coroutine, Generator
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from ssgovern.errors import CorruptionError, DiskFullError, StorageFailedError
-from ssgovern.model import LogPosition
+from ssgovern.model import ORIGIN, LogPosition
 from ssgovern.runtime import Disk
 from ssgovern.sim.disk import UNLIMITED, DiskImage, PowerCut, SimDisk
 from ssgovern.sim.storage_mutants import HONEST, MUTANTS, Mutant
+from ssgovern.sim.storage_truth import (
+    Fact,
+    ShardTruth,
+    Truth,
+    ViolationError,
+    chunks_of,
+    facts_of,
+)
 from ssgovern.storage import (
-    ENTRY,
     EPOCH,
     LogEntry,
     RecoveryProgress,
-    SnapshotFile,
     Wal,
     WalRecord,
+    cut_record,
     epoch_promise,
     write_snapshot,
 )
@@ -52,7 +61,6 @@ from ssgovern.storage.recovery import Recovery
 IDENTITY: Final = b"crash-fuzz-node!"
 LIVES_PER_RUN: Final = 10
 SHARDS: Final = 4
-_FACT: Final = struct.Struct(">IQI")
 
 
 _DEADLY_MOMENTS: Final = (
@@ -64,18 +72,6 @@ _DEADLY_MOMENTS: Final = (
     ("remove", "sync_directory"),
 )
 """Between these two operations a process of a run is likely to die: most bugs are there."""
-
-
-class ViolationError(AssertionError):
-    """An invariant does not hold."""
-
-
-class Fact(NamedTuple):
-    """An entry as the checker remembers it."""
-
-    epoch: int
-    revision: int
-    checksum: int
 
 
 @dataclass(slots=True)
@@ -119,57 +115,6 @@ class _Task:
         return done, self.operation
 
 
-class _ShardTruth:
-    """What was appended to one shard, and how much of it has to survive what."""
-
-    __slots__ = ("durable", "epoch", "facts", "promised", "returned")
-
-    def __init__(self) -> None:
-        self.facts: list[Fact] = []
-        self.returned = 0
-        self.durable = 0
-        self.epoch = 1
-        self.promised = 0
-        """The highest epoch whose promise is durable."""
-
-
-class _Truth:
-    """Of all shards; checks what a recovery found against it."""
-
-    def __init__(self) -> None:
-        self.shards = {shard: _ShardTruth() for shard in range(SHARDS)}
-        self.only_killed = False
-        """Since the last recovery the process died, but no byte was lost with it."""
-        self.bit_rotted_anywhere = False
-
-    def check(self, found: dict[int, list[Fact]], promises: dict[int, int]) -> None:
-        for shard, truth in self.shards.items():
-            facts = found[shard]
-            count = len(facts)
-            if facts != truth.facts[:count]:
-                raise ViolationError(
-                    f"shard {shard}: recovered what was not appended, or out of order"
-                )
-            at_least = truth.returned if self.only_killed else truth.durable
-            if count < at_least and not self.bit_rotted_anywhere:
-                raise ViolationError(
-                    f"shard {shard}: {count} recovered, {at_least} were acknowledged"
-                )
-            known = max(promises[shard], facts[-1].epoch if facts else 0)
-            if known < truth.promised and not self.bit_rotted_anywhere:
-                raise ViolationError(
-                    f"shard {shard}: promise {truth.promised} forgotten, {known} known"
-                )
-
-    def adopt(self, found: dict[int, list[Fact]], promises: dict[int, int]) -> None:
-        """After a recovery, what was found is durable, and what was not is gone."""
-        for shard, truth in self.shards.items():
-            truth.facts = found[shard]
-            truth.returned = truth.durable = len(truth.facts)
-            truth.promised = promises[shard]
-            truth.epoch = max(truth.promised, truth.facts[-1].epoch if truth.facts else 1)
-
-
 class _SmallChunkRecovery(Recovery):
     chunk_bytes = 200
     rewrite_bytes_max = 700
@@ -185,8 +130,10 @@ class _SmallChunkWal(Wal):
 
 
 class _Batch(NamedTuple):
+    """`before`: per shard that changes, how many changes there were and what they made."""
+
     entries: list[LogEntry]
-    sizes: dict[int, int]
+    before: dict[int, tuple[int, list[Fact]]]
     promises: dict[int, int]
 
 
@@ -196,7 +143,12 @@ class Machine:
     def __init__(self, seed: int, mutant: Mutant = HONEST) -> None:
         self._rng = rng = random.Random(f"storage {seed}")
         self._mutant = mutant
-        self._truth = _Truth()
+        self._truth = Truth(SHARDS)
+        self._branching = branching = random.Random(f"storage branches {seed}")
+        self._branch_chance = branching.choice((0.0, 0.0, 0.1, 0.3))
+        self._install_chance = branching.choice((0.02, 0.1)) if self._branch_chance else 0.0
+        self._busy: dict[int, None] = {}
+        """Shards of which a snapshot is being written."""
         self._log_image = DiskImage()
         self._snapshot_image = DiskImage()
         self._power_cut = rng.choice(list(PowerCut))
@@ -249,6 +201,7 @@ class Machine:
         self._log_disk = self._mutant.disk(SimDisk(self._log_image, _pause))
         self._snapshot_disk = self._mutant.disk(SimDisk(self._snapshot_image, _pause))
         self._wal = None
+        self._busy.clear()
         self._at_deadly_moment = False
         tasks = [_Task(self._boot())]
         self._dead += tasks
@@ -366,22 +319,17 @@ class Machine:
         promises = dict.fromkeys(range(SHARDS), 0)
         snapshotted: dict[int, LogPosition] = {}
         for snapshot in await self._mutant.load_snapshots(self._snapshot_disk, IDENTITY):
-            found[snapshot.shard] = _facts_of(snapshot)
+            found[snapshot.shard] = facts_of(snapshot)
             snapshotted[snapshot.shard] = snapshot.position
             promises[snapshot.shard] = snapshot.position.epoch
+        replays = [
+            self._mutant.replay(shard, snapshotted.get(shard, ORIGIN)) for shard in range(SHARDS)
+        ]
 
         def on_record(record: WalRecord) -> None:
             if record.kind == EPOCH:
                 promises[record.shard] = max(promises[record.shard], record.epoch)
-                return
-            facts = found[record.shard]
-            if record.revision <= snapshotted.get(record.shard, LogPosition(0, 0)).revision:
-                return
-            if record.revision != len(facts) + 1:
-                raise ViolationError(
-                    f"shard {record.shard}: revision {record.revision} follows {len(facts)}"
-                )
-            facts.append(Fact(record.epoch, record.revision, zlib.crc32(record.body)))
+            replays[record.shard].on_record(record)
 
         wal = await self._wal_class.recover(
             self._log_disk,
@@ -390,11 +338,19 @@ class Machine:
             on_progress=_on_progress,
             segment_bytes=self._segment_bytes,
         )
+        for replay in replays:
+            found[replay.shard] += [
+                Fact(record.epoch, record.revision, zlib.crc32(record.body))
+                for record in replay.entries()
+            ]
         self._tell("recovery", f"{wal!r} {[len(facts) for facts in found.values()]}")
         if self._must_refuse:
             raise ViolationError("damage to what was proven durable was not reported")
-        self._truth.check(found, promises)
-        self._truth.adopt(found, promises)
+        self._truth.check_and_adopt(found, promises, snapshotted)
+        cuts = [cut for replay in replays if (cut := replay.missing_cut()) is not None]
+        if cuts:
+            self._tell("missing cut")
+            await wal.append(cuts)
         self._truth.only_killed = True
         self._truth.bit_rotted_anywhere = False
         self._wal = wal
@@ -412,6 +368,8 @@ class Machine:
                 self._snapshot_image.capacity_bytes = used + rng.randrange(3000)
             elif rng.random() < 0.5:
                 self._give_space()
+            if self._branching.random() < self._install_chance:
+                await self._install(wal)
             draw = rng.random()
             if draw < 0.1:
                 await self._mark(wal)
@@ -430,11 +388,11 @@ class Machine:
             await wal.append(batch.entries, sync=sync)
         except DiskFullError:
             self._tell("batch refused")
-            for shard, size in batch.sizes.items():
-                del shards[shard].facts[size:]
+            for shard, before in batch.before.items():
+                shards[shard].take_back(*before)
             return
-        for shard in batch.sizes:
-            shards[shard].returned = len(shards[shard].facts)
+        for shard in batch.before:
+            shards[shard].note_returned()
         if sync:
             self._note_durable()
             for shard, epoch in batch.promises.items():
@@ -453,27 +411,94 @@ class Machine:
 
     def _note_durable(self) -> None:
         for truth in self._truth.shards.values():
-            truth.durable = truth.returned
+            truth.note_durable()
 
     def _next_batch(self) -> _Batch:
         rng = self._rng
         entries: list[LogEntry] = []
-        sizes: dict[int, int] = {}
+        before: dict[int, tuple[int, list[Fact]]] = {}
         promises: dict[int, int] = {}
         for _ in range(rng.choice((1, 1, 2, 8))):
             shard = rng.randrange(self._shards_used)
             truth = self._truth.shards[shard]
             if rng.random() < 0.1:
-                truth.epoch += 1
-                promises[shard] = truth.epoch
-                entries.append(epoch_promise(shard, truth.epoch, len(truth.facts)))
+                epoch = truth.epoch + 1 if not self._branch_chance else self._new_epoch(truth)
+                truth.epoch = truth.epoch_max = promises[shard] = epoch
+                entries.append(epoch_promise(shard, epoch, len(truth.facts)))
                 continue
-            sizes.setdefault(shard, len(truth.facts))
-            revision = len(truth.facts) + 1
-            body = self._next_body()
-            entries.append(LogEntry(shard, truth.epoch, revision, body, ENTRY))
-            truth.facts.append(Fact(truth.epoch, revision, zlib.crc32(body)))
-        return _Batch(entries, sizes, promises)
+            if shard not in before:
+                before[shard] = len(truth.changes), truth.facts.copy()
+            if self._branching.random() < self._branch_chance:
+                entries += self._branch(shard, truth)
+            else:
+                entries.append(self._entry(shard, truth, len(truth.facts), truth.epoch))
+        return _Batch(entries, before, promises)
+
+    def _new_epoch(self, truth: ShardTruth) -> int:
+        return truth.begin_epoch(self._branching)
+
+    def _entry(self, shard: int, truth: ShardTruth, keep: int, epoch: int) -> LogEntry:
+        body = self._next_body()
+        truth.change(keep, Fact(epoch, keep + 1, zlib.crc32(body)))
+        return LogEntry(shard, epoch, keep + 1, body)
+
+    def _branch(self, shard: int, truth: ShardTruth) -> list[LogEntry]:
+        """Leave the log for another branch: by a cut, by an entry that replaces one, or both."""
+        rng = self._branching
+        keep = rng.randint(truth.committed, len(truth.facts))
+        how = rng.choice(("cut", "replacement", "both"))
+        self._tell(how, f"shard {shard} after {keep}")
+        records: list[LogEntry] = []
+        if how != "replacement":
+            records.append(cut_record(shard, truth.epoch_of(keep), keep))
+            truth.change(keep)
+        if how == "cut":
+            truth.begin_epoch(rng)
+        else:
+            records.append(self._entry(shard, truth, keep, truth.branch_epoch(keep, rng)))
+        return records
+
+    async def _install(self, wal: Wal) -> None:
+        """Put a snapshot from elsewhere in the place of a shard's log: the snapshot, then the cut.
+
+        Between the two nothing else of the shard is written and no segment goes for its sake.
+        """
+        rng = self._branching
+        shard = rng.randrange(self._shards_used)
+        if shard in self._busy:
+            return
+        truth = self._truth.shards[shard]
+        before = len(truth.changes), truth.facts.copy()
+        keep, epoch = truth.committed, truth.branch_epoch(truth.committed, rng)
+        count = rng.choice((1, 2, 30))
+        truth.change(
+            keep, *(Fact(epoch, keep + 1 + number, rng.getrandbits(32)) for number in range(count))
+        )
+        position = LogPosition(epoch, keep + count)
+        self._tell("install", f"shard {shard} at {position!r}")
+        self._busy[shard] = None
+        try:
+            await write_snapshot(
+                self._snapshot_disk, IDENTITY, shard, position, chunks_of(truth.facts)
+            )
+        except DiskFullError:
+            self._tell("install refused")
+            truth.take_back(*before)
+            del self._busy[shard]
+            return
+        truth.note_returned()
+        truth.note_durable()
+        truth.committed = position.revision
+        while True:
+            try:
+                await wal.append([cut_record(shard, *position)])
+            except DiskFullError:
+                self._give_space()
+                continue
+            break
+        self._note_durable()
+        self._snapshotted[shard] = position
+        del self._busy[shard]
 
     def _next_body(self) -> bytes:
         """Return a body that no other has; now and then one that contains records."""
@@ -496,17 +521,21 @@ class Machine:
                 await _pause("idle")
             shard = rng.randrange(self._shards_used)
             truth = self._truth.shards[shard]
-            facts = truth.facts[: truth.durable]
-            if facts:
+            facts = truth.facts[: truth.settled()]
+            if facts and shard not in self._busy:
                 position = LogPosition(facts[-1].epoch, facts[-1].revision)
                 self._tell("snapshot", f"shard {shard} at {position!r}")
+                truth.committed = position.revision
+                self._busy[shard] = None
                 try:
                     await write_snapshot(
-                        self._snapshot_disk, IDENTITY, shard, position, _chunks_of(facts)
+                        self._snapshot_disk, IDENTITY, shard, position, chunks_of(facts)
                     )
                 except DiskFullError:
                     self._tell("snapshot refused")
                     continue
+                finally:
+                    self._busy.pop(shard, None)
                 self._snapshotted[shard] = position
             if rng.random() < 0.3:
                 continue
@@ -516,19 +545,6 @@ class Machine:
 
 async def _on_progress(progress: RecoveryProgress) -> None:
     await _pause(progress.segment)
-
-
-def _chunks_of(facts: list[Fact]) -> Iterator[bytes]:
-    for start in range(0, len(facts), 16):
-        yield b"".join(_FACT.pack(*fact) for fact in facts[start : start + 16])
-
-
-def _facts_of(snapshot: SnapshotFile) -> list[Fact]:
-    facts = [Fact(*fields) for chunk in snapshot.chunks() for fields in _FACT.iter_unpack(chunk)]
-    last = LogPosition(facts[-1].epoch, facts[-1].revision) if facts else None
-    if last != snapshot.position:
-        raise ViolationError(f"{snapshot!r} ends at {last!r}")
-    return facts
 
 
 def fuzz(

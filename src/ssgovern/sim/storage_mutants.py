@@ -10,18 +10,21 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, NamedTuple
 
 from ssgovern.errors import CorruptionError
+from ssgovern.model import LogPosition
 from ssgovern.runtime import Disk, SyncError
-from ssgovern.storage import SnapshotFile, Wal, load_snapshots
+from ssgovern.storage import LogEntry, SnapshotFile, Wal, WalRecord, load_snapshots
 from ssgovern.storage.files import storage_failed
 from ssgovern.storage.format import SEGMENT_HEADER_BYTES
 from ssgovern.storage.reader import SegmentReader
 from ssgovern.storage.recovery import Recovery, Segment
+from ssgovern.storage.replay import ShardReplay
 
 
 class Mutant(NamedTuple):
     wal: type[Wal] = Wal
     disk: Callable[[Disk], Disk] = lambda disk: disk
     load_snapshots: Callable[[Disk, bytes], Awaitable[list[SnapshotFile]]] = load_snapshots
+    replay: type[ShardReplay] = ShardReplay
 
 
 HONEST: Final = Mutant()
@@ -214,6 +217,57 @@ async def _load_only_good_snapshots(disk: Disk, identity: bytes) -> list[Snapsho
     return good
 
 
+class _CutIgnoringReplay(ShardReplay):
+    """Takes a cut for a note."""
+
+    def _on_cut(self, position: LogPosition) -> None:
+        pass
+
+
+class _FirstComeReplay(ShardReplay):
+    """Takes an entry at a revision that is there already for one it has seen before."""
+
+    def _truncate(self, keep: int) -> None:
+        pass
+
+    def _on_entry(self, record: WalRecord) -> None:
+        if record.revision > self.tail.revision:
+            super()._on_entry(record)
+
+
+class _OneForOneReplay(ShardReplay):
+    """Replaces an entry, and keeps those that followed it."""
+
+    def _on_entry(self, record: WalRecord) -> None:
+        followed = [kept for kept in self._kept if kept.revision > record.revision]
+        super()._on_entry(record)
+        for other in followed:
+            if self.tail.revision + 1 == other.revision and other.epoch >= self.tail.epoch:
+                super()._on_entry(other)
+
+
+class _LogTrustingReplay(ShardReplay):
+    """Believes a log that contradicts the shard's snapshot."""
+
+    def entries(self) -> list[WalRecord]:
+        return self._kept if self.tail.revision > self.snapshot.revision >= self._base else []
+
+
+class _LogBelowIgnoringReplay(ShardReplay):
+    """Does not look at what the snapshot covers, though it replaces what follows, too."""
+
+    def _on_entry(self, record: WalRecord) -> None:
+        if record.revision > self.snapshot.revision:
+            super()._on_entry(record)
+
+
+class _ForgetfulReplay(ShardReplay):
+    """Does not write down that a snapshot had begun the log anew when the process died."""
+
+    def missing_cut(self) -> LogEntry | None:
+        return None
+
+
 MUTANTS: Final = {
     "ack-before-sync": Mutant(disk=_AckBeforeSync),
     "retry-failed-sync": Mutant(disk=_RetryFailedSync),
@@ -226,4 +280,10 @@ MUTANTS: Final = {
     "refused-batch-half-cut": Mutant(wal=_HalfTakingBackWal),
     "refused-batch-not-cut": Mutant(wal=_NotTakingBackWal),
     "damaged-snapshot-is-empty": Mutant(load_snapshots=_load_only_good_snapshots),
+    "cut-ignored": Mutant(replay=_CutIgnoringReplay),
+    "replacement-ignored": Mutant(replay=_FirstComeReplay),
+    "replaced-alone": Mutant(replay=_OneForOneReplay),
+    "missing-cut-not-written": Mutant(replay=_ForgetfulReplay),
+    "log-over-snapshot": Mutant(replay=_LogTrustingReplay),
+    "replacement-below-snapshot-ignored": Mutant(replay=_LogBelowIgnoringReplay),
 }

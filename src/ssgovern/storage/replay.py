@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from ssgovern.errors import CorruptionError
 from ssgovern.model import ORIGIN, LogPosition
-from ssgovern.storage.format import CUT, ENTRY, WalRecord
+from ssgovern.storage.format import CUT, ENTRY, LogEntry, WalRecord, cut_record
 
 
 class ShardReplay:
@@ -110,20 +110,35 @@ class ShardReplay:
 
         Raises CorruptionError if some between the snapshot and the log are missing.
         """
+        return self._kept if self._has_snapshot() else []
+
+    def missing_cut(self) -> LogEntry | None:
+        """Return the cut that did not reach the disk after the snapshot did, if there is one.
+
+        It has to be written before anything else of the shard: what is written next follows the
+        snapshot and not what stands in the log.
+        """
+        if not self._begun or self._has_snapshot():
+            return None
+        return cut_record(self.shard, *self.snapshot)
+
+    def _has_snapshot(self) -> bool:
+        """Tell whether the snapshot is of this log; else it was put in the place of the log."""
         snapshot, tail = self.snapshot, self.tail
-        if snapshot.revision >= tail.revision:
-            return []
+        if snapshot.revision > tail.revision:
+            return False
         if snapshot.revision < self._base:
             if tail.epoch < snapshot.epoch:
-                return []
+                return False
             raise self._corruption(
                 f"the log begins with {self._base + 1}, its snapshot ends at {snapshot!r}: what is "
                 "between, or a newer snapshot, is missing"
             )
         epoch = self._epoch_at(snapshot.revision)
         if epoch is None:
-            return self._kept if self._kept[0].epoch >= snapshot.epoch else []
-        return self._kept if epoch == snapshot.epoch else []
+            # Where the log begins here is all that is known of what stood before.
+            return bool(self._kept) and self._kept[0].epoch >= snapshot.epoch
+        return epoch == snapshot.epoch
 
     def _corruption(self, message: str) -> CorruptionError:
         offset = 0 if self._last is None else self._last.lsn

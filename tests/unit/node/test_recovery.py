@@ -148,6 +148,20 @@ def test_a_snapshot_from_elsewhere_takes_the_place_of_the_log() -> None:
     asyncio.run(program())
 
 
+def test_what_follows_a_snapshot_from_elsewhere_follows_no_hole() -> None:
+    """A start that finds the snapshot without its cut writes the cut before all that follows."""
+
+    async def program() -> None:
+        state = snapshot_of(FIRST, SECOND, named(2, 3, "third"))
+        disks = await directory([FIRST], state)
+        for revision in (4, 5, 6):
+            found = await recover_replicated(*disks, IDENTITY, 1 << 20, lambda progress: None)
+            assert found.logs[SHARD].tail == LogPosition(2, revision - 1)
+            await found.wal.append([named(2, revision, "more")])
+
+    asyncio.run(program())
+
+
 def test_a_hole_behind_the_snapshot_is_damage() -> None:
     """A log that does not reach back to its snapshot has lost entries: the node stops."""
 
