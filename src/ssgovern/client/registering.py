@@ -36,8 +36,7 @@ class Registering:
         session = self._session
         outcomes: list[Outcome] = [0] * len(wanted)
         left = list(range(len(wanted)))
-        rng = session.runtime.rng
-        backoff = Backoff(rng, first_s=RETRY_FIRST_S, most_s=RETRY_MOST_S)
+        backoff: Backoff | None = None
         while True:
             await self._round(wanted, left, outcomes, deadline)
             left = [index for index in left if _may_be_repeated(outcomes[index])]
@@ -45,6 +44,9 @@ class Registering:
                 return outcomes
             last = outcomes[left[0]]
             assert isinstance(last, SsGovernError), "only those are left"
+            if backoff is None:
+                rng = session.runtime.rng
+                backoff = Backoff(rng, first_s=RETRY_FIRST_S, most_s=RETRY_MOST_S)
             if not await session.pause(backoff, deadline, last):
                 return outcomes
 
@@ -57,12 +59,17 @@ class Registering:
     ) -> None:
         """Try all that are left once, those of different nodes at the same time."""
         session = self._session
-        try:
-            # Before there is a connection there is no map to go by.
-            await session.connected(deadline)
-        except SsGovernError as error:
-            for index in left:
-                outcomes[index] = error
+        if not session.is_connected:
+            try:
+                # Before there is a connection there is no map to go by.
+                await session.connected(deadline)
+            except SsGovernError as error:
+                for index in left:
+                    outcomes[index] = error
+                return
+        if len(left) == 1:
+            node = session.primary_of(wanted[left[0]][0])
+            await self._group(node, wanted, left, outcomes, deadline)
             return
         groups: dict[NodeId, list[int]] = {}
         for index in left:
@@ -112,11 +119,12 @@ class Registering:
                 f"{len(batch)} registrations were answered by {len(response.results)} results"
             )
             return [fault] * len(batch)
-        results = [
+        results: list[native_pb2.RegisterResult | SsGovernError] = [
             error_from_message(result.error) if result.HasField("error") else result
             for result in response.results
         ]
-        self._session.refresh_after(node, results)
+        if any(isinstance(result, SsGovernError) for result in results):
+            self._session.refresh_after(node, results)
         return results
 
 

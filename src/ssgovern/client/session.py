@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from google.protobuf.message import Message
@@ -135,7 +135,7 @@ class Session:
         body = encode(request)
         backoff: Backoff | None = None
         if self._in_flight.locked():
-            await self._until(self._in_flight.acquire(), deadline, "too many requests in flight")
+            await self._wait_turn(deadline)
         else:
             await self._in_flight.acquire()
         try:
@@ -200,9 +200,15 @@ class Session:
         connection by the deadline or the map changed while it was waited for.
         """
         body = encode(request)
-        await self._until(self._in_flight.acquire(), deadline, "too many requests in flight")
+        if self._in_flight.locked():
+            await self._wait_turn(deadline)
+        else:
+            await self._in_flight.acquire()
         try:
-            link = await self._reach_node(node, deadline)
+            link = self._links.by_node.get(node)
+            if link is None or link.channel is None:
+                link = await self._reach_node(node, deadline)
+            link.used = True
             channel = link.ready
             assert channel is not None, "a link that was found ready, in this turn"
             try:
@@ -275,12 +281,14 @@ class Session:
         elif link.open is channel:
             channel.give_up(error)
 
-    async def _until(self, waiting: Awaitable[object], deadline: float, what: str) -> None:
+    async def _wait_turn(self, deadline: float) -> None:
         try:
             async with asyncio.timeout_at(deadline):
-                await waiting
+                await self._in_flight.acquire()
         except TimeoutError:
-            raise DeadlineExceededError(f"{what}: the time ran out", sent="no") from None
+            raise DeadlineExceededError(
+                "too many requests in flight: the time ran out", sent="no"
+            ) from None
 
     # --- routes ----------------------------------------------------------------------------
 
@@ -331,7 +339,6 @@ class Session:
             self._check_open()
             link = self._links.of(node)
             if link.channel is not None:
-                link.used = True
                 return link
             if news is not self._nodes.news:
                 raise ConnectionLostError(f"node {node}: {link.reason}", sent=False)
@@ -377,6 +384,11 @@ class Session:
         return f"no node at {addresses}: {self.state.reason or 'no connection yet'}"
 
     # --- its life --------------------------------------------------------------------------
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether a node answers, so that the map is known too."""
+        return self._nodes.home is not None
 
     @property
     def state(self) -> ConnectionState:
