@@ -292,7 +292,10 @@ class RaftDriver:
             # Alone, with nothing to wait for, it is applied while it is proposed.
             return accepted.index
         future: asyncio.Future[int] = self._loop.create_future()
-        assert accepted.index not in self._waiters, f"two wait for {accepted!r}"
+        replaced = self._waiters.pop(accepted.index, None)
+        if replaced is not None:
+            # Of an earlier term of ours. Had it been committed, it would still be in our log.
+            _fail(replaced.future, FencedError("another controller appended there"))
         self._waiters[accepted.index] = _Waiter(accepted.term, future)
         return await future
 

@@ -16,7 +16,6 @@ import struct
 import sys
 from collections import Counter, deque
 from collections.abc import Callable, Coroutine, Sequence
-from functools import partial
 from typing import Final, NamedTuple
 
 from ssgovern.controller.log import Entry
@@ -35,7 +34,8 @@ from ssgovern.node.raft_driver import RaftDriver
 from ssgovern.raft import Config, Settings, Snapshot
 from ssgovern.sim.candidates_judge import AppliedState, Judge
 from ssgovern.sim.candidates_mutants import HONEST, MUTANTS, CandidateMutant
-from ssgovern.sim.disk import UNLIMITED, PowerCut
+from ssgovern.sim.candidates_nemesis import Nemesis
+from ssgovern.sim.disk import PowerCut
 from ssgovern.sim.process import Process
 from ssgovern.sim.runtime import SimRuntime
 from ssgovern.sim.scenario import with_knobs
@@ -47,24 +47,7 @@ _BACKLOG_BYTES: Final = 1 << 20
 _LEADER_WITHIN_S: Final = 4.0
 _CALM_S: Final = 14.0
 """After healing: links redial, the last faults end, a leader is elected, appends go through."""
-FAULTS: Final = (
-    "kill",
-    "power",
-    "pause",
-    "cut",
-    "cut_one_way",
-    "isolate_leader",
-    "network",
-    "disk_full",
-    "slow_disk",
-    "sync_error",
-    "failpoint",
-    "transfer",
-    "members",
-)
-
-
-_Request = Callable[[RaftDriver], Coroutine[object, object, object]]
+Request = Callable[[RaftDriver], Coroutine[object, object, object]]
 
 
 class Report(NamedTuple):
@@ -84,7 +67,7 @@ class Candidate:
         self.runtime = runtime
         self.state = AppliedState(node)
         self.driver: RaftDriver | None = None
-        self.asked: deque[_Request] = deque(maxlen=4)
+        self.asked: deque[Request] = deque(maxlen=4)
         """What an operator wants of it, one thing after the other."""
         self._writers: dict[NodeId, asyncio.StreamWriter] = {}
         self._rng = random.Random(f"{run.seed}/{node}/{runtime.process.incarnation}")
@@ -196,7 +179,7 @@ class Candidate:
         assert driver is not None, "made before"
         while True:
             await asyncio.sleep(self._rng.uniform(0.0, 2.0) * run.pace_s)
-            if not (driver.is_leader or self._rng.random() < 0.02):
+            if not run.is_writing or not (driver.is_leader or self._rng.random() < 0.02):
                 continue
             self._proposals += 1
             body = b"%d.%d.%d" % (self.node, self.runtime.process.incarnation, self._proposals)
@@ -273,27 +256,25 @@ class Run:
             "METADATA_LOG_ENTRIES_KEPT": rng.choice((0, 5, 500)),
             "FRAME_CHUNK_BYTES": rng.choice((500, 256 << 10)),
         }
-        self._faults = sorted(rng.sample(FAULTS, rng.randint(2, 7)), key=FAULTS.index)
-        self._gap_s = rng.choice((0.5, 1.5, 3.0))
+        self.is_writing = True
         self._chaos_s = rng.uniform(8.0, 20.0)
-        self._calm = False
-        self._lives: dict[NodeId, Candidate] = {}
+        self.lives: dict[NodeId, Candidate] = {}
         defaults = self.world.network.defaults
         defaults.latency = defaults.jitter = rng.choice((0.0002, 0.002, 0.02))
         defaults.loss = rng.choice((0.0, 0.0, 0.02))
         power_cut = rng.choice(list(PowerCut))
         self._sync_s = rng.choice(((0.0002, 0.002), (0.002, 0.02), (0.01, 0.06)))
-        self._processes: dict[NodeId, Process] = {}
+        self.processes: dict[NodeId, Process] = {}
         for node in self.nodes:
             rate = rng.choice((1.0, 0.98, 1.02))
             process = self.world.process(f"n{node}", self._main_of(node), clock_rate=rate)
             process.machine.power_cut = power_cut
             process.machine.disk_timing.sync = self._sync_s
-            self._processes[node] = process
+            self.processes[node] = process
 
     def _main_of(self, node: NodeId) -> Callable[[SimRuntime], Coroutine[object, object, None]]:
         async def main(runtime: SimRuntime) -> None:
-            life = self._lives[node] = Candidate(self, node, runtime)
+            life = self.lives[node] = Candidate(self, node, runtime)
             try:
                 await life.run()
             except* (StorageFailedError, DiskFullError):
@@ -306,21 +287,26 @@ class Run:
     def play(self) -> Report:
         world = self.world
         with world, with_knobs(self._knobs):
-            for process in self._processes.values():
-                process.start()
-            self._expect_leader("after the start")
-            world.after(self._rng.uniform(0.2, 1.0), self._strike)
-            self._look()
-            self._go_on(self._chaos_s)
-            self._heal()
-            self._expect_leader("after healing", settle_s=3.0)
-            self._go_on(_CALM_S)
+            nemesis = Nemesis(self, self._rng)
+            self.start()
+            self.expect_leader("after the start")
+            nemesis.start()
+            self.go_on(self._chaos_s)
+            nemesis.heal()
+            self.expect_leader("after healing", settle_s=3.0)
+            self.go_on(_CALM_S)
             self._check_agreement()
         for error in world.errors:
             self.judge.violations.append(str(error))
+        self.counts += nemesis.counts
         return self._report()
 
-    def _go_on(self, seconds: float) -> None:
+    def start(self) -> None:
+        for process in self.processes.values():
+            process.start()
+        self._look()
+
+    def go_on(self, seconds: float) -> None:
         if not self.judge.violations:
             self.world.run(self.world.now + seconds)
 
@@ -330,7 +316,7 @@ class Run:
             self.world.stop()
         self.world.after(0.25, self._look)
 
-    def _leader(self) -> RaftDriver | None:
+    def leader(self) -> RaftDriver | None:
         """The controller, if there is exactly one that others have reason to believe in."""
         leading = [driver for driver in self._drivers() if driver.is_leader]
         return max(leading, key=lambda driver: driver.term, default=None)
@@ -338,33 +324,34 @@ class Run:
     def _drivers(self) -> list[RaftDriver]:
         return [
             life.driver
-            for node, life in self._lives.items()
-            if life.driver is not None and self._processes[node].alive
+            for node, life in self.lives.items()
+            if life.driver is not None and self.processes[node].alive
         ]
 
-    def _expect_leader(self, when: str, *, settle_s: float = 0.0) -> None:
+    def expect_leader(self, when: str, *, settle_s: float = 0.0) -> None:
         if self.judge.violations:
             return
         until = self.world.now + settle_s + _LEADER_WITHIN_S
-        elected = self.world.run_until(lambda: self._leader() is not None, until)
+        elected = self.world.run_until(lambda: self.leader() is not None, until)
         self.judge.expect(elected or bool(self.judge.violations), f"L1: no leader {when}")
 
     def _check_agreement(self) -> None:
         judge = self.judge
         if judge.violations:
             return
-        leader = self._leader()
+        leader = self.leader()
         judge.expect(leader is not None, "L1: healed, and nobody leads")
         if leader is None:
             return
         acknowledged = judge.acknowledged
-        self._calm = True
-        self._go_on(3.0)
+        self.go_on(3.0)
         judge.expect(judge.acknowledged > acknowledged, f"L1: nothing is appended: {leader!r}")
+        self.is_writing = False
+        self.go_on(3.0)
         for node in leader.candidates:
-            driver = self._lives[node].driver
-            behind = driver is None or driver.applied_index + 500 < leader.applied_index
-            judge.expect(not behind, f"L1: node {node} is behind: {driver!r} {leader!r}")
+            driver = self.lives[node].driver
+            agrees = driver is not None and driver.applied_index == leader.applied_index
+            judge.expect(agrees, f"L1: node {node} is behind: {driver!r} {leader!r}")
         judge.expect(
             len(judge.truth) >= judge.highest_acknowledged, "C4: what was appended is gone"
         )
@@ -379,166 +366,17 @@ class Run:
                 "election": judge.elections,
                 "read": judge.reads,
                 "snapshot restored": judge.restored,
-                "life": sum(process.incarnation for process in self._processes.values()),
+                "life": sum(process.incarnation for process in self.processes.values()),
                 "run": 1,
             }
         )
         stories: list[str] = []
         if judge.violations:
-            for node, life in self._lives.items():
+            for node, life in self.lives.items():
                 if life.driver is not None:
                     stories += [f"node {node}: {line}" for line in life.driver.story()]
                     stories.append(repr(life.driver))
         return Report(self.seed, judge.violations, self.counts, self.world.digest(), stories)
-
-    # --- faults ----------------------------------------------------------------------------
-
-    def _strike(self) -> None:
-        if self._calm:
-            return
-        fault = self._rng.choice(self._faults)
-        self.counts[fault] += 1
-        self.world.note(fault)
-        strike: Callable[[Process], None] = getattr(self, f"_{fault}")
-        strike(self._victim())
-        self.world.after(self._rng.expovariate(1.0 / self._gap_s), self._strike)
-
-    def _victim(self) -> Process:
-        leader = self._leader() if self._rng.random() < 0.4 else None
-        node = self._rng.choice(self.nodes) if leader is None else leader.id
-        return self._processes[node]
-
-    def _later(self, most_s: float, act: Callable[[], object]) -> None:
-        self.world.after(self._rng.uniform(0.1, most_s), act)
-
-    def _restart(self, process: Process) -> None:
-        if not process.alive:
-            process.start()
-
-    def _kill(self, process: Process) -> None:
-        process.kill()
-        self._later(self._rng.choice((0.2, 4.0)), lambda: self._restart(process))
-
-    def _power(self, process: Process) -> None:
-        victims = [process]
-        if self._rng.random() < 0.2:
-            victims = list(self._processes.values())
-        for victim in victims:
-            victim.kill(power=True)
-            self._later(self._rng.choice((0.2, 4.0)), partial(self._restart, victim))
-
-    def _pause(self, process: Process) -> None:
-        process.pause()
-        self._later(self._rng.choice((0.5, 5.0)), process.resume)
-
-    def _cut(self, process: Process) -> None:
-        self._partition(self._rng.sample(self.nodes, self._rng.randint(1, len(self.nodes) // 2)))
-
-    def _isolate_leader(self, process: Process) -> None:
-        leader = self._leader()
-        if leader is not None:
-            self._partition([leader.id])
-
-    def _partition(self, here: Sequence[NodeId]) -> None:
-        there = [f"n{node}" for node in self.nodes if node not in here]
-        self.world.network.partition([f"n{node}" for node in here], there)
-        self._later(self._rng.choice((1.0, 6.0)), self.world.network.heal)
-
-    def _cut_one_way(self, process: Process) -> None:
-        one, other = self._rng.sample(self.nodes, 2)
-        self.world.network.cut(f"n{one}", f"n{other}", both=False)
-        self._later(4.0, self.world.network.heal)
-
-    def _network(self, process: Process) -> None:
-        one, other = self._rng.sample(self.nodes, 2)
-        self.world.network.set_link(
-            f"n{one}",
-            f"n{other}",
-            latency=self._rng.choice((0.0005, 0.05)),
-            loss=self._rng.choice((0.0, 0.05)),
-        )
-
-    def _disk_full(self, process: Process) -> None:
-        disks = process.machine.disks.values()
-        for disk in disks:
-            disk.capacity_bytes = disk.used_bytes + self._rng.randrange(600)
-        self._later(4.0, lambda: self._free(process))
-
-    def _free(self, process: Process) -> None:
-        for disk in process.machine.disks.values():
-            disk.capacity_bytes = UNLIMITED
-        self._restart_if_stopped(process)
-
-    def _restart_if_stopped(self, process: Process) -> None:
-        if not process.alive:
-            self._later(1.0, lambda: self._restart(process))
-
-    def _slow_disk(self, process: Process) -> None:
-        timing = process.machine.disk_timing
-        timing.slow_probability, timing.slow = 0.1, (0.1, 1.5)
-        self._later(4.0, lambda: setattr(timing, "slow_probability", 0.0))
-
-    def _sync_error(self, process: Process) -> None:
-        disks = process.machine.disks
-        if disks:
-            disks[self._rng.choice(sorted(disks))].fail_syncs = 1
-            self._later(3.0, lambda: self._restart_if_stopped(process))
-
-    def _failpoint(self, process: Process) -> None:
-        name = self._rng.choice(("raft.before_write", "raft.after_write", "raft.before_snapshot"))
-        power = self._rng.random() < 0.5
-
-        def die(victim: Process, name: str) -> None:
-            if victim is process:
-                self.world.failpoints.pop(name, None)
-                self._later(2.0, lambda: self._restart(process))
-                victim.crash(power=power)
-
-        self.world.failpoints[name] = die
-
-    def _transfer(self, process: Process) -> None:
-        """Whoever leads is asked to hand over; it does so in its own time."""
-        self._ask_leader(lambda driver: driver.transfer(self._rng.choice(self.nodes)))
-
-    def _members(self, process: Process) -> None:
-        """A voter goes, or one that is gone comes back: as a listener first."""
-        leader = self._leader()
-        if leader is None:
-            return
-        voters, learners = list(leader.candidates), list(leader.learners)
-        gone = [node for node in self.nodes if node not in voters and node not in learners]
-        if learners:
-            voters += learners
-            learners = []
-        elif gone:
-            learners = gone[:1]
-        else:
-            voters.remove(self._rng.choice(voters))
-        self._ask_leader(lambda driver: driver.change_members(voters, learners))
-
-    def _ask_leader(self, request: _Request) -> None:
-        for life in self._lives.values():
-            if life.driver is not None and life.driver.is_leader:
-                life.asked.append(request)
-
-    def _heal(self) -> None:
-        self._calm = True
-        world = self.world
-        world.note("heal")
-        world.failpoints.clear()
-        world.network.heal()
-        for one in self.nodes:
-            for other in self.nodes:
-                if one != other:
-                    world.network.set_link(
-                        f"n{one}", f"n{other}", latency=0.0005, jitter=0.0005, loss=0.0
-                    )
-        for process in self._processes.values():
-            for disk in process.machine.disks.values():
-                disk.capacity_bytes, disk.fail_syncs = UNLIMITED, 0
-            process.machine.disk_timing.slow_probability = 0.0
-            process.resume()
-            self._restart(process)
 
 
 def _abort(writer: asyncio.StreamWriter) -> None:

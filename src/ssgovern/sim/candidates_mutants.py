@@ -5,8 +5,11 @@ Production code has no switches for them: a mutant overrides one method.
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from typing import Final, NamedTuple
 
+from ssgovern.errors import DiskFullError
 from ssgovern.node.raft_driver import RaftDriver
 from ssgovern.node.raft_storage import RaftStorage
 from ssgovern.raft import HardState, Raft, Ready
@@ -48,8 +51,46 @@ class _PromiseLostAtRelease(RaftStorage):
         self._promises += 1
 
 
+class _DropsWhatDoesNotFit(RaftStorage):
+    """Takes a full disk for one that has written."""
+
+    async def write(self, batch: Ready) -> None:
+        with contextlib.suppress(DiskFullError):
+            await super().write(batch)
+
+
+class _ForgetsThatTheLogBeginsAnew(RaftStorage):
+    """Keeps what it had under a snapshot that came from the leader."""
+
+    async def write(self, batch: Ready) -> None:
+        if batch.snapshot is not None:
+            await self._write_snapshot(batch.snapshot)
+        await super().write(batch._replace(snapshot=None))
+
+
+class _AnswersBeforeApplying(RaftDriver):
+    """Lets a read go when it is confirmed, applied or not."""
+
+    def _apply(self, batch: Ready) -> None:
+        for index, context in batch.reads:
+            if isinstance(context, asyncio.Future) and not context.done():
+                context.set_result(min(index, self.applied_index))
+        super()._apply(batch)
+
+
+class _AppendsAnywhere(RaftDriver):
+    """Does not look what is there already."""
+
+    def _has_records_after(self, after: int) -> bool:
+        return False
+
+
 MUTANTS: Final[dict[str, CandidateMutant]] = {
     "vote-not-persisted": CandidateMutant(storage=_VoteNotPersisted),
     "ack-before-sync": CandidateMutant(driver=_AckBeforeSync),
+    "answers-before-applying": CandidateMutant(driver=_AnswersBeforeApplying),
+    "appends-anywhere": CandidateMutant(driver=_AppendsAnywhere),
+    "drops-what-does-not-fit": CandidateMutant(storage=_DropsWhatDoesNotFit),
+    "forgets-beginning": CandidateMutant(storage=_ForgetsThatTheLogBeginsAnew),
     "promise-lost-at-release": CandidateMutant(storage=_PromiseLostAtRelease),
 }
