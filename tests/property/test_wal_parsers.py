@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from ssgovern.errors import ConfigError, CorruptionError
 from ssgovern.model import LogPosition
 from ssgovern.sim.disk import DiskImage, SimDisk
-from ssgovern.storage import EPOCH, LogEntry, Wal, WalRecord, load_snapshots
+from ssgovern.storage import CUT, EPOCH, LogEntry, Wal, WalRecord, load_snapshots
 from ssgovern.storage.format import (
     ENTRY,
     SegmentHeader,
@@ -31,7 +31,7 @@ entries = st.builds(
     epoch=st.integers(0, 2**32 - 1),
     revision=st.integers(0, 2**64 - 1),
     body=st.binary(max_size=80),
-    kind=st.sampled_from([ENTRY, EPOCH]),
+    kind=st.sampled_from([ENTRY, EPOCH, CUT]),
 )
 lsns = st.integers(0, 2**63)
 
