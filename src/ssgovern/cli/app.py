@@ -66,7 +66,7 @@ _NEXT = {
         "start a node with `ss-govern server`, or name one with --server or SS_GOVERN_SERVER"
     ),
     ErrorCode.DEADLINE_EXCEEDED: "try again, with a longer --timeout if the node is far or busy",
-    ErrorCode.NOT_FOUND: "`ss-govern services` and `ss-govern get` show what there is",
+    ErrorCode.NOT_FOUND: "`ss-govern services`, `get` and `cluster nodes` show what there is",
     ErrorCode.OVERLOADED: "the node is busy; try again in a moment",
     ErrorCode.DISK_FULL: "free space in the node's data directory; writes then work again",
     ErrorCode.SHUTTING_DOWN: "the node is stopping; try again once it runs",

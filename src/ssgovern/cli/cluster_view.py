@@ -48,6 +48,16 @@ def health_of(status: ClusterStatus) -> Health:
     if status.shards_below_copies:
         degraded.append(f"{_shards(status.shards_below_copies)} below {status.copies} copies")
         advice.append(_advice_below(status))
+    staying = _staying(status)
+    if staying < status.copies and not status.shards_below_copies:
+        degraded.append(f"{_copies(status)} are wanted, {counted(staying, 'node')} can take them")
+        advice.append(_advice_below(status))
+    if len(status.candidates) % 2 == 0 and status.candidates:
+        degraded.append(f"{len(status.candidates)} candidates")
+        advice.append(
+            "an even number of candidates survives no more than one less: add one with"
+            " `ss-govern cluster candidates add`, or remove one."
+        )
     if bad:
         return Health("bad", ", ".join([*bad, *degraded]), tuple(advice))
     if degraded:
@@ -61,6 +71,10 @@ def _shards(count: int) -> str:
 
 def _copies(status: ClusterStatus) -> str:
     return "1 copy" if status.copies == 1 else f"{status.copies} copies"
+
+
+def _staying(status: ClusterStatus) -> int:
+    return sum(node.live and not node.leaving for node in status.nodes)
 
 
 def _advice_without_controller(status: ClusterStatus) -> str:
@@ -93,7 +107,7 @@ def _advice_away(node: ClusterNode) -> str:
 
 
 def _advice_below(status: ClusterStatus) -> str:
-    staying = sum(node.live and not node.leaving for node in status.nodes)
+    staying = _staying(status)
     if staying < status.copies:
         return (
             f"{_copies(status)} need as many nodes, {staying} can take them: start another one"

@@ -112,13 +112,13 @@ def test_a_healthy_cluster_needs_no_advice() -> None:
             "gets one within seconds",
         ),
         (
-            {"nodes": (node(1), node(3), node(2, live=False))},
+            {"nodes": (node(1), node(3), node(4), node(2, live=False))},
             "degraded",
             "1 node away",
             "node 2 (n2, 10.0.0.2:7420) votes, so as long as it is away one vote less may be lost",
         ),
         (
-            {"nodes": (node(1), node(4, live=False, lost=True))},
+            {"nodes": (node(1), node(2), node(3), node(4, live=False, lost=True))},
             "degraded",
             "1 node away",
             "If it never comes back: `ss-govern cluster leave 4`",
@@ -129,6 +129,13 @@ def test_a_healthy_cluster_needs_no_advice() -> None:
             "9 shards are below 3 copies",
             "3 copies need as many nodes, 2 can take them: start another one",
         ),
+        (
+            {"nodes": (node(1), node(2))},
+            "degraded",
+            "3 copies are wanted, 2 nodes can take them",
+            "start another one",
+        ),
+        ({"candidates": (1, 2)}, "degraded", "2 candidates", "add one with `ss-govern cluster"),
         ({"shards_below_copies": 1}, "degraded", "1 shard is below 3", "copies are being made"),
     ],
 )
