@@ -24,7 +24,13 @@ from ssgovern.client.balancer import Strategy
 from ssgovern.client.registration import Registration as AsyncRegistration
 from ssgovern.client.subscription import PrefixSubscription as AsyncPrefixSubscription
 from ssgovern.client.subscription import Subscription as AsyncSubscription
-from ssgovern.client.values import Change, ConnectionState, NodeStatus, ServiceSummary
+from ssgovern.client.values import (
+    Change,
+    ClusterStatus,
+    ConnectionState,
+    NodeStatus,
+    ServiceSummary,
+)
 from ssgovern.errors import ClosedError, SsGovernError
 from ssgovern.model import DEFAULT_GROUP, DEFAULT_NAMESPACE, Instance, ServiceKey, Status
 from ssgovern.runtime import Runtime
@@ -479,11 +485,16 @@ class Registry:
     # --- discovering -----------------------------------------------------------------------
 
     def get(
-        self, service: str, *, group: str = DEFAULT_GROUP, timeout: float | None = None
+        self,
+        service: str,
+        *,
+        group: str = DEFAULT_GROUP,
+        stale_ok: bool = False,
+        timeout: float | None = None,
     ) -> tuple[Instance, ...]:
         """Read the instances of a service from a node."""
         thread, inner = self._opened()
-        return thread.call(inner.get(service, group=group, timeout=timeout))
+        return thread.call(inner.get(service, group=group, stale_ok=stale_ok, timeout=timeout))
 
     def services(
         self, prefix: str = "", *, group: str | None = None, timeout: float | None = None
@@ -524,6 +535,13 @@ class Registry:
         thread, inner = self._opened()
         return thread.call(inner.status(timeout=timeout))
 
+    def cluster_status(
+        self, shards: bool = False, *, timeout: float | None = None
+    ) -> ClusterStatus:
+        """Ask a node about the cluster; with `shards` also who keeps each of them."""
+        thread, inner = self._opened()
+        return thread.call(inner.cluster_status(shards, timeout=timeout))
+
 
 def connect(
     addresses: str | Sequence[str] = "127.0.0.1:7420",
@@ -532,7 +550,7 @@ def connect(
     client_name: str | None = None,
     cache_dir: str | os.PathLike[str] | None = None,
     zone: str = "",
-    timeout: float = 5.0,
+    timeout: float = 10.0,
     on_connection: client.OnConnection | None = None,
     runtime: Runtime | None = None,
 ) -> Registry:

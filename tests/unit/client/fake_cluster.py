@@ -141,6 +141,8 @@ class ClusterNode(FakeNode):
             answer.node_id = self.number
             answer.node_name = f"n{self.number}"
             answer.map_version = cluster.version
+        if isinstance(answer, native_pb2.HeartbeatResponse):
+            answer.map_version = cluster.version
         if isinstance(answer, native_pb2.RegisterResponse) and keys:
             for key, result in zip(keys, answer.results, strict=True):
                 result.epoch = cluster.row(key).epoch

@@ -219,6 +219,18 @@ class FakeNode:
                 return native_pb2.UnsubscribeResponse()
             case native_pb2.ShardMapRequest():
                 return self.shard_map()
+            case native_pb2.ClusterStatusRequest():
+                status = native_pb2.ClusterStatusResponse(
+                    cluster_id=self.cluster_id, node_id=1, candidates=[1, 2, 3], copies=3
+                )
+                status.nodes.add(node_id=1, name="fake", live=True, candidate=True, primaries=256)
+                if request.shards:
+                    status.shards.add(shard=7, epoch=2, primary=1, holders=[1, 2], in_sync=[1])
+                return status
+            case native_pb2.ClusterCommandRequest():
+                return native_pb2.ClusterCommandResponse(
+                    sentence=f"decided: {request.WhichOneof('command')}"
+                )
             case native_pb2.StatusRequest():
                 return native_pb2.StatusResponse(node_name="fake", shards=256)
             case _:

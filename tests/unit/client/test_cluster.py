@@ -8,7 +8,7 @@ from itertools import groupby
 
 import pytest
 from fake_cluster import ClusterStage, Row
-from stage import instance, key
+from stage import Stage, connect, instance, key
 
 from ssgovern import Registration
 from ssgovern.errors import (
@@ -16,6 +16,7 @@ from ssgovern.errors import (
     OutcomeUnknownError,
     ShardUnavailableError,
     UnavailableError,
+    UnsupportedTypeError,
 )
 from ssgovern.model import ServiceKey, shard_of
 from ssgovern.sim.runtime import SimRuntime
@@ -513,5 +514,75 @@ def test_many_callers_cost_few_questions_for_the_map() -> None:
             assert cluster.count(MessageType.SHARD_MAP) - maps < 5.5 / 0.2 + 3
             for each in services:
                 assert len(await registry.get(each.service)) == 1
+
+    stage.play(program)
+
+
+def test_a_node_older_than_shard_maps_is_all_there_is() -> None:
+    """A node that does not know the question is used as before, and asked nothing else new."""
+    stage = Stage()
+    unknown = UnsupportedTypeError("type 51 is not known here")
+    stage.node.refusals[MessageType.SHARD_MAP] = [unknown] * 1000
+
+    async def program(runtime: SimRuntime) -> None:
+        async with connect(runtime) as registry, registry.subscribe_prefix("") as everything:
+            await registry.register_all([(f"s{number}", instance(number)) for number in range(5)])
+            stage.restart_node(down_s=1.0)
+            await asyncio.sleep(5.0)
+            assert len(await registry.services()) == 5
+            await until(lambda: everything.is_current)
+            assert len(everything.services) == 5
+            assert stage.node.count(MessageType.REGISTER) == 1
+            assert stage.node.count(MessageType.CLAIM) == 0
+
+    stage.play(program)
+
+
+def test_a_lost_push_of_the_map_is_noticed() -> None:
+    """A newer version in a heartbeat, or a push on top of what was missed, has it asked for."""
+    stage = ClusterStage()
+    [service] = led_by(stage, 2)
+
+    async def program(runtime: SimRuntime) -> None:
+        cluster = stage.cluster
+        async with stage.connect(runtime) as registry:
+            await registry.register(service.service, port=1)
+            session = bytes.fromhex(registry.session_id)
+            cluster.nodes[3].sessions[session] = {}
+
+            def move(shard: int, row: Row) -> bool:
+                if shard != shard_of(*service):
+                    return False
+                row.primary, row.epoch = 3, row.epoch + 1
+                return True
+
+            cluster.change(move, tell=False)
+            cluster.change(lambda shard, row: shard == 0)
+            await until(lambda: cluster.nodes[3].count(MessageType.CLAIM) == 1, 1.5)
+            cluster.change(move, tell=False)
+            await until(lambda: cluster.nodes[3].count(MessageType.CLAIM) == 2, 3.5)
+
+    stage.play(program)
+
+
+def test_a_node_with_an_older_map_takes_nothing_back() -> None:
+    """Told an older map, the client keeps its own."""
+    stage = ClusterStage()
+    [service] = led_by(stage, 2)
+
+    async def program(runtime: SimRuntime) -> None:
+        cluster = stage.cluster
+        async with stage.connect(runtime) as registry:
+            await registry.wait_connected()
+            older = cluster.update(0)
+            for node in cluster.nodes.values():
+                node.map_lags = older
+            cluster.fail_over(2)
+            await asyncio.sleep(0.1)
+            stage.kill(1)
+            await asyncio.sleep(1.0)
+            started = now()
+            await registry.register(service.service, port=1)
+            assert now() - started < 0.5
 
     stage.play(program)

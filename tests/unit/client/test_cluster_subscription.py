@@ -38,7 +38,7 @@ def follows(stage: ClusterStage, service: ServiceKey = ORDERS) -> list[int]:
 def test_subscriptions_of_one_client_share_a_node_and_clients_spread() -> None:
     """A client needs one node for all its lists; many clients use all nodes about equally."""
     used: Counter[int] = Counter()
-    for seed in range(60):
+    for seed in range(45):
         stage = ClusterStage(seed)
 
         async def program(runtime: SimRuntime, stage: ClusterStage = stage) -> None:
@@ -52,7 +52,7 @@ def test_subscriptions_of_one_client_share_a_node_and_clients_spread() -> None:
 
         stage.play(program)
     assert sorted(used) == [1, 2, 3]
-    assert min(used.values()) >= 10, used
+    assert min(used.values()) >= 7, used
 
 
 def test_a_lost_node_is_left_at_once() -> None:
@@ -315,7 +315,7 @@ def test_a_prefix_survives_each_node_in_turn() -> None:
 
 def test_whatever_happens_lists_converge_and_nothing_is_left_behind() -> None:
     """Random failures, moves and changes; in the end every list is right and current."""
-    for seed in range(25):
+    for seed in range(8):
         stage = ClusterStage(seed, size=4, copies=2)
         names = [f"s{number}" for number in range(12)]
 
