@@ -26,6 +26,8 @@ SEEDS_TO_FIND = {
 }
 """Six times the mean, or more. A seed takes about half a second."""
 
+LATE = ("answers-before-applying", "forgets-beginning")
+
 
 def test_no_violation_without_planted_bugs() -> None:
     """One leader per term, one sequence for all, nothing appended is lost, and agreement."""
@@ -41,7 +43,10 @@ def test_no_violation_without_planted_bugs() -> None:
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("name", sorted(MUTANTS))
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[pytest.mark.slow] * (name in LATE)) for name in sorted(MUTANTS)],
+)
 def test_planted_bugs_are_found(name: str) -> None:
     """Each planted bug is found within its stated number of seeds."""
     first = 7_000  # Where most come early.
