@@ -11,15 +11,20 @@ from pathlib import Path
 EXIT_S_MAX = 60.0
 
 
+def free_port() -> int:
+    """Return a port nobody listens on at this moment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
 class NodeProcess:
     """`ss-govern server` as anyone would start it; may be killed and started again."""
 
     def __init__(self, data_dir: Path, *arguments: str) -> None:
         self.data_dir = data_dir
-        self._arguments = arguments
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = int(probe.getsockname()[1])
+        self.arguments = arguments
+        self.port = free_port()
         self.address = f"127.0.0.1:{self.port}"
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -29,7 +34,7 @@ class NodeProcess:
             [
                 *(sys.executable, "-m", "ssgovern.cli.main", "server"),
                 *("--data-dir", str(self.data_dir), "--listen-port", str(self.port)),
-                *self._arguments,
+                *self.arguments,
             ],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

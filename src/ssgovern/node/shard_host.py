@@ -252,7 +252,8 @@ class ShardHost:
         self._owner.on_done()
 
     def _on_message(self, hosted: HostedShard, message: Message) -> None:
-        if hosted.switching:
+        if hosted.switching or (hosted.primary is None and hosted.replica is None):
+            # The map that gives this node its role may be a moment behind.
             hosted.backlog.append(message)
             return
         match message:
@@ -367,6 +368,7 @@ class ShardHost:
             self._begin_switch(hosted, self._finish_promotion)
         elif hosted.replica is None:
             self._become_replica(hosted)
+            self._drain(hosted)
         else:
             self._replicas.do(
                 self._group, hosted, hosted.replica.on_assigned(self._assigned(shard, row))
@@ -386,11 +388,16 @@ class ShardHost:
             return
         hosted.switching = False
         finish(hosted)
-        # The map may have moved on meanwhile, and peers have spoken.
+        # The map may have moved on meanwhile.
         self._follow(hosted)
-        while hosted.backlog and not hosted.switching:
-            self._on_message(hosted, hosted.backlog.popleft())
+        self._drain(hosted)
         self.flush()
+
+    def _drain(self, hosted: HostedShard) -> None:
+        """Take what peers said while there was no role to take it in."""
+        backlog, hosted.backlog = hosted.backlog, type(hosted.backlog)(maxlen=hosted.backlog.maxlen)
+        for message in backlog:
+            self._on_message(hosted, message)
 
     def _become_replica(self, hosted: HostedShard) -> None:
         shard_log = hosted.log

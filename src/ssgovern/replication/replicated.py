@@ -238,8 +238,13 @@ class ReplicatedPrimary(PrimaryLog):
         committed = self._advance()
         if committed:
             effects.append(Commit(self.shard, committed))
-            return effects + self.replicate()
-        self._send_to(progress, effects)
+            effects += self.replicate()
+        else:
+            self._send_to(progress, effects)
+        if self._asked is None and self._joins(progress):
+            # It may join now: a move waits for that, and so does a set below its minimum.
+            self._asked = self._ask((*self.in_sync, Member(progress.node, progress.node_epoch)))
+            effects.append(self._asked)
         return effects
 
     def on_mismatch(self, event: Mismatch) -> list[Effect]:
@@ -320,9 +325,7 @@ class ReplicatedPrimary(PrimaryLog):
             self._send_to(progress, effects)
         desired = self._desired_in_sync(now_ms)
         if self._asked is None and (desired != self.in_sync or self._proposed):
-            if desired not in self._proposed:
-                self._proposed.append(desired)
-            self._asked = ProposeInSync(self.shard, self.node, self.epoch, self.version, desired)
+            self._asked = self._ask(desired)
         if self._asked is not None:
             effects.append(self._asked)
         return effects
@@ -441,6 +444,21 @@ class ReplicatedPrimary(PrimaryLog):
             elif node not in current and self._may_join(progress):
                 members.append(Member(node, progress.node_epoch))
         return tuple(sorted(members))
+
+    def _joins(self, progress: Progress) -> bool:
+        """Tell whether a replica that is in no set in force or asked for may be in one."""
+        return (
+            not self._proposed
+            and all(member.node != progress.node for member in self.in_sync)
+            and self._may_join(progress)
+        )
+
+    def _ask(self, desired: Sequence[Member]) -> ProposeInSync:
+        """Ask for a set, which from now on may be in force."""
+        wanted = tuple(sorted(desired))
+        if wanted not in self._proposed:
+            self._proposed.append(wanted)
+        return ProposeInSync(self.shard, self.node, self.epoch, self.version, wanted)
 
     def _may_join(self, progress: Progress) -> bool:
         """Tell whether a replica has all that any primary can have committed."""
