@@ -112,6 +112,8 @@ NODE_POSITIONS_MAX = 256
 """Ends of logs in one heartbeat; more come with the next."""
 NODE_REFUSED_PAUSE_MS = 2_000
 """A node that the controller refuses asks again after so long."""
+RAFT_BATCH_MESSAGES_MAX = 16_384
+"""What a candidate accepts as one frame of another's messages."""
 SHARD_HOLDERS_MAX = 16
 """Nodes that one shard's row names: its copies, and those that come and go."""
 IDENTITY_BYTES_MAX = 32
@@ -189,6 +191,9 @@ REPLICATION_BATCH_BYTES = 512 << 10
 """Messages for one node that leave as one frame."""
 REPLICATION_SNAPSHOT_BYTES_MAX = 256 << 20
 """States of shards that one node is sending; one that does not fit is dropped, and sent again."""
+REPLICATION_BATCH_BYTES_MAX = 2 << 20
+REPLICATION_BATCH_MESSAGES_MAX = 16_384
+"""What a node accepts as one frame of another's messages, whatever that one collects."""
 REPLICATION_ASKS_AT_ONCE = 8
 """Questions of this node's primaries that the controller is asked at a time."""
 SHARD_SNAPSHOTS_AT_ONCE = 2

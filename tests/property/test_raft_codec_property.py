@@ -152,6 +152,8 @@ ENTRIES = [peer_pb2.RaftEntry(index=8, term=5)]
         ({"commit": REVISION_MAX + 1}, "range"),
         ({"index": 3, "entries": ENTRIES}, "follows"),
         ({"index": 7, "index_term": 6, "entries": ENTRIES}, "follows"),
+        ({"entries": ENTRIES * 1025}, "1025 entries"),
+        ({"entries": [peer_pb2.RaftEntry(index=1, command=bytes(1048577))]}, "1048577 bytes"),
         ({"index": 7, "term": 4, "entries": ENTRIES}, "follows"),
         (
             {
@@ -187,3 +189,9 @@ def test_what_the_core_would_trip_over(wrong: dict[str, object], reason: str) ->
     body = peer_pb2.RaftBatch(messages=[message]).SerializeToString()
     with pytest.raises(RemoteProtocolError, match=reason):
         decode_messages(body)
+
+
+def test_batches_without_end() -> None:
+    """A few bytes must not become many objects."""
+    with pytest.raises(RemoteProtocolError, match="a batch of 16385"):
+        decode_messages(peer_pb2.RaftBatch(messages=[WELL] * 16_385).SerializeToString())

@@ -50,6 +50,10 @@ def decode_messages(body: bytes) -> list[Message]:
         batch = peer_pb2.RaftBatch.FromString(body)
     except DecodeError:
         raise RemoteProtocolError("not a batch of Raft messages") from None
+    if len(batch.messages) > limits.RAFT_BATCH_MESSAGES_MAX:
+        raise RemoteProtocolError(
+            f"a batch of {len(batch.messages)} messages", limit=limits.RAFT_BATCH_MESSAGES_MAX
+        )
     return [_from_wire(message) for message in batch.messages]
 
 
@@ -151,6 +155,10 @@ def _from_wire(wire: peer_pb2.RaftMessage) -> Message:
 
 
 def _append(wire: peer_pb2.RaftMessage) -> Append:
+    if len(wire.entries) > limits.BATCH_ENTRIES_MAX:
+        raise RemoteProtocolError(
+            f"{len(wire.entries)} entries in a message", limit=limits.BATCH_ENTRIES_MAX
+        )
     entries = tuple(map(_entry_from_wire, wire.entries))
     index, term = wire.index, wire.index_term
     for entry in entries:
@@ -169,6 +177,10 @@ def _entry_from_wire(wire: peer_pb2.RaftEntry) -> Entry:
     match wire.WhichOneof("payload"):
         case "command":
             payload = wire.command
+            if len(payload) > limits.WAL_RECORD_BYTES_MAX:
+                raise RemoteProtocolError(
+                    f"an entry of {len(payload)} bytes", limit=limits.WAL_RECORD_BYTES_MAX
+                )
         case "config":
             payload = config_from_wire(wire.config)
         case _:

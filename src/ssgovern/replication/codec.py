@@ -32,6 +32,7 @@ from ssgovern.wire.pb import peer_pb2
 _LENGTH_BYTES: Final = 4
 _EPOCH_MAX: Final = limits.EPOCH_MAX
 _REVISION_MAX: Final = limits.REVISION_MAX
+_ENTRIES_MAX: Final = limits.BATCH_ENTRIES_MAX
 _BODY_BYTES_MAX: Final = limits.WAL_RECORD_BYTES_MAX
 
 
@@ -81,10 +82,19 @@ def decode_batch(source: NodeId, body: bytes) -> list[Message]:
 
     Raises RemoteProtocolError.
     """
+    if len(body) > limits.REPLICATION_BATCH_BYTES_MAX:
+        raise RemoteProtocolError(
+            f"a batch of {len(body)} bytes", limit=limits.REPLICATION_BATCH_BYTES_MAX
+        )
     try:
         batch = peer_pb2.ReplicationBatch.FromString(body)
     except DecodeError:
         raise RemoteProtocolError("not a batch of replication messages") from None
+    count = len(batch.appends) + len(batch.appended) + len(batch.mismatches) + len(batch.fenced)
+    if count > limits.REPLICATION_BATCH_MESSAGES_MAX:
+        raise RemoteProtocolError(
+            f"a batch of {count} messages", limit=limits.REPLICATION_BATCH_MESSAGES_MAX
+        )
     node_epoch = batch.node_epoch
     messages: list[Message] = [_append_from_wire(source, wire) for wire in batch.appends]
     for acknowledged in batch.appended:
@@ -129,14 +139,16 @@ def _append_from_wire(source: NodeId, wire: peer_pb2.AppendEntries) -> AppendEnt
             entry.epoch = entry_epoch
     if (
         shard >= SHARDS
+        or len(entries) > _ENTRIES_MAX
         or not prev_epoch <= epoch <= _EPOCH_MAX
         or revision > _REVISION_MAX
         or committed > _REVISION_MAX
         or longest > _BODY_BYTES_MAX
     ):
         raise RemoteProtocolError(
-            f"shard {shard}, epoch {epoch}: entries of up to {longest} bytes and up to revision "
-            f"{revision} behind {prev!r}, committed {committed}: a number is out of range"
+            f"shard {shard}, epoch {epoch}: {len(entries)} entries of up to {longest} bytes and "
+            f"up to revision {revision} behind {prev!r}, committed {committed}: "
+            "a number is out of range"
         )
     return AppendEntries(ShardId(shard), source, epoch, prev, entries, committed)
 

@@ -37,6 +37,7 @@ OVER = REVISION_MAX + 1
         ({"epochs": [9, 8]}, "epoch 8 after 9"),
         ({"epochs": [2, 9]}, "epoch 2 after 3"),
         ({"epochs": [9, 10]}, "epoch 10, sent in 9"),
+        ({"bodies": [b""] * 1025}, "1025 entries"),
         ({"bodies": [b"", bytes(WAL_RECORD_BYTES_MAX + 1)]}, "up to 1048577 bytes"),
     ],
 )
@@ -72,6 +73,19 @@ def test_appends_that_would_trip_up_the_log(wrong: dict[str, object], reason: st
 def test_answers_out_of_range(batch: peer_pb2.ReplicationBatch) -> None:
     """Numbers that no log can reach are refused, whichever message they are in."""
     with pytest.raises(RemoteProtocolError, match=r"out of range|no shard"):
+        decode_batch(SENDER, batch.SerializeToString())
+
+
+@pytest.mark.parametrize(
+    "batch",
+    [
+        peer_pb2.ReplicationBatch(appended=[peer_pb2.Appended()] * 16_385),
+        peer_pb2.ReplicationBatch(appends=[peer_pb2.AppendEntries(bodies=[bytes(1 << 20)])] * 2),
+    ],
+)
+def test_batches_without_end(batch: peer_pb2.ReplicationBatch) -> None:
+    """A few bytes must not become many objects."""
+    with pytest.raises(RemoteProtocolError, match="a batch of"):
         decode_batch(SENDER, batch.SerializeToString())
 
 
