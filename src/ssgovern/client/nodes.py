@@ -81,25 +81,33 @@ class Nodes:
         self._map_wanted.set()
 
     async def _keep_map(self) -> None:
-        """Ask for the map when somebody misses something in it."""
+        """Ask for the map when somebody misses something in it.
+
+        Whoever says that it has a newer one is asked first, then home; after an answer that
+        was of no use the next node, because home may be cut off from what happens.
+        """
         turn = 0
         while not self._closed:
             await self._map_wanted.wait()
             self._map_wanted.clear()
             ready = self.links.ready()
-            if ready and (not self.map.is_single or not self.map.version):
-                home = self.home
-                ready.sort(key=lambda link: link is not home)
-                link = ready[turn % len(ready)]
+            version = self.map.version
+            if ready and (not self.map.is_single or not version):
+                ready.sort(key=self._map_order)
+                link = ready[0 if ready[0].map_version > version else turn % len(ready)]
                 channel = link.channel
                 assert channel is not None, "just found ready"
                 try:
-                    await self._fetch_map(link, channel, follow=link is home)
-                    turn = 0 if link.map_version >= self.map.version else turn + 1
+                    await self._fetch_map(link, channel, follow=link is self.home)
                 except SsGovernError as error:
                     _logger.info("no shard map from %s: %s", link.name, error)
-                    turn += 1
+                    link.map_version = 0
+                turn = 0 if self.map.version > version else turn + 1
             await asyncio.sleep(MAP_PAUSE_S)
+
+    def _map_order(self, link: Link) -> tuple[int, bool]:
+        newer = max(0, link.map_version - self.map.version)
+        return -newer, link is not self.home
 
     async def _fetch_map(self, link: Link, channel: Channel, *, follow: bool) -> None:
         """Ask a node for what changed in the map, or for all of it."""
@@ -130,8 +138,9 @@ class Nodes:
 
     def _take_update(self, link: Link, update: native_pb2.ShardMapUpdate) -> MapChange | MapGap:
         assert link.address is not None, "it has just answered there"
-        link.map_version = max(link.map_version, update.version)
+        link.map_version = update.version
         outcome = self.map.apply(update, link.address)
+        self._watches.on_cluster(self.map.cluster_id)
         if outcome is not MAP_GAP:
             self._on_map_change(outcome)
         return outcome
@@ -199,6 +208,9 @@ class Nodes:
     def on_hello(self, link: Link, address: Address, hello: native_pb2.HelloResponse) -> None:
         """See whether a node is of our cluster. Raises UnavailableError if it is not."""
         ours = self.map.cluster_id
+        if not hello.cluster_id:
+            # Of a cluster that has yet to be founded, or that it has yet to hear of.
+            return
         if ours and hello.cluster_id != ours:
             alone = not self.links.open_channels()
             if not alone or address not in self._addresses:

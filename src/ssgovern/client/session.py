@@ -277,6 +277,9 @@ class Session:
             return
         many = not self.map.is_single
         if error.code in _ASK_THE_MAP or (many and error.code in _ASK_THE_MAP_IF_MANY):
+            told = error.fields.get("map_version", "")
+            if told.isdecimal():
+                link.map_version = max(link.map_version, int(told))
             self._nodes.want_map()
         elif link.open is channel:
             channel.give_up(error)

@@ -1,9 +1,16 @@
 """What a client knows of one service: its last good list and the position it stands for.
 
-Pure: what the node pushes comes in, what the caller sees as changed comes out. Invariants: the
-list changes only by what a node said (never to an empty one because nothing was said); the
-position never falls, unless the node is told to be another cluster's; a delta is applied only
-to a state it fits, everything else that is newer is a gap and asks for a snapshot.
+Pure: what nodes push comes in, what the caller sees as changed comes out. Invariants: the list
+changes only by what a node said (never to an empty one because nothing was said); the position
+never falls, unless the node is told to be another cluster's; a delta is applied only to a state
+it fits, everything else that is newer is a gap and asks for a snapshot.
+
+Several nodes may tell of one service, some behind others. What they tell is of one log, so
+positions compare as pairs: within an epoch by revision, and a newer epoch is newer even if its
+revision is lower, because then what was above it was cut from the log. Hence: a snapshot, delta
+or `Current` from before the view's position changes nothing, and ends no waiting for currency
+either (`Feed.behind`); each node's deltas follow without a gap on what it told first, so once
+that is known, wherever from, its deltas fit.
 """
 
 from __future__ import annotations

@@ -586,3 +586,34 @@ def test_a_node_with_an_older_map_takes_nothing_back() -> None:
             assert now() - started < 0.5
 
     stage.play(program)
+
+
+def test_a_home_that_hears_nothing_is_not_the_only_one_asked() -> None:
+    """A node cut off from the controller keeps its old map; the others' is found."""
+    stage = ClusterStage()
+    [service] = led_by(stage, 2)
+
+    async def program(runtime: SimRuntime) -> None:
+        cluster = stage.cluster
+        async with stage.connect(runtime) as registry:
+            for number in (1, 2, 3):
+                await registry.get(led_by(stage, number)[0].service)
+            home = cluster.nodes[1]
+            assert registry.connection.node_name == "n1"
+            home.map_lags = cluster.update(0)
+            cluster.followers.clear()
+            stage.kill(2)
+            cluster.fail_over(2)
+            if cluster.row(service).primary == 1:
+                cluster.change(lambda shard, row: _lead(row, 3, shard == shard_of(*service)))
+            started = now()
+            await registry.register(service.service, port=1)
+            assert now() - started < 1.5
+
+    stage.play(program)
+
+
+def _lead(row: Row, primary: int, wanted: bool) -> bool:
+    if wanted:
+        row.primary, row.epoch = primary, row.epoch + 1
+    return wanted
