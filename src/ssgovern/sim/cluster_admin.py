@@ -19,6 +19,8 @@ from ssgovern.sim.recorder import RECORDED
 from ssgovern.sim.runtime import SimRuntime
 from ssgovern.sim.workload import Stage, key_of
 
+_HURRY = {"moves_max": 32}
+
 
 class Orders:
     """What the operator is to command next, and how it went. Survives the operator's process."""
@@ -27,6 +29,8 @@ class Orders:
         self.waiting: deque[str] = deque(maxlen=8)
         self.leaving: dict[int, None] = {}
         """Nodes that were told to leave and not to stay."""
+        self.is_hurried = False
+        """After all was healed: moves are no longer held back."""
         self.counts: Counter[str] = Counter()
 
 
@@ -88,7 +92,10 @@ class Admin:
         )
 
     async def _take_back(self) -> None:
-        """Let who was to leave stay, unless it is gone already."""
+        """Let who was to leave stay, unless it is gone already; and make up for lost time."""
+        orders = self._orders
+        if self._stage.is_calm and not orders.is_hurried:
+            orders.is_hurried = await self._say("hurry", self._registry.cluster_settings(**_HURRY))
         for node in list(self._orders.leaving):
             if await self._say("stay", self._registry.cluster_stay(node)):
                 del self._orders.leaving[node]

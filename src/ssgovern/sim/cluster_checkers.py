@@ -96,6 +96,7 @@ class ClusterChecker(Claims):
         self._primaries: dict[tuple[int, int], str] = {}
         self._metadata: dict[int, bytes] = {}
         self._maps: dict[int, tuple[object, ...]] = {}
+        self._client_maps: dict[str, int] = {}
         self._looks = 0
 
     def watch(self, plan: NodePlan, process: Process) -> NodeWatch:
@@ -229,6 +230,14 @@ class ClusterChecker(Claims):
         rows = tuple(metadata.state.rows)
         if self._maps.setdefault(version, rows) != rows:
             self.fail(f"P3: {watch.process.name} has another map with version {version}")
+
+    def on_client_map(self, process: Process, version: int) -> None:
+        """P3: the map that a life of a client has never goes back."""
+        life = f"{process.name}/{process.incarnation}"
+        before = self._client_maps.get(life, 0)
+        if version < before:
+            self.fail(f"P3: client {life} has map {version} after {before}")
+        self._client_maps[life] = version
 
     # --- sessions ----------------------------------------------------------------------------
 

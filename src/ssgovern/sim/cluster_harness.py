@@ -43,6 +43,7 @@ _Main = Callable[[SimRuntime], Coroutine[object, object, None]]
 _LOOK_EVERY_S = 0.25
 _SETTLE_S = 20.0
 _QUIET_S = 9.0
+_COPIES_S = 60
 _LATE_JOINER_S = (2.0, 15.0)
 
 
@@ -219,7 +220,16 @@ class ClusterRun:
             return False
         self.checker.counts["seconds to serve all"] += int(self._world.now - healed)
         ttl_s = self._scenario.nodes[0].server.session.ttl_ms / 1000.0
-        return self._run(_SETTLE_S + 2.0 * ttl_s + 3.0)
+        return self._run(_SETTLE_S + 2.0 * ttl_s + 3.0) and self._complete()
+
+    def _complete(self) -> bool:
+        """L1: moves are throttled, so that all copies are there takes its time, not for ever."""
+        for _ in range(_COPIES_S):
+            if next(self._judge.incomplete(), None) is None:
+                break
+            if not self._run(1.0):
+                return False
+        return True
 
     def _end(self) -> None:
         self._stage.is_writing = False

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from ssgovern.client.shard_map import ClientMap
 from ssgovern.model import LogPosition, NodeId, SessionId, ShardId
 from ssgovern.node.metadata import Metadata
 from ssgovern.raft.core import Raft, Ready
@@ -41,6 +42,7 @@ class ClusterTaps:
         taps.after(SessionTable, "hear", self._session_heard)
         taps.before(SessionTable, "detach", self._session_detached)
         taps.before(RegistryService, "end_session", self._session_ends)
+        taps.after(ClientMap, "apply", self._client_map)
         self._count(taps)
 
     def _count(self, taps: Taps) -> None:
@@ -117,6 +119,9 @@ class ClusterTaps:
         if watch is not None:
             self._checker.counts["metadata restored"] += 1
             self._checker.on_map(watch, metadata)
+
+    def _client_map(self, process: Process, client_map: ClientMap, *_: object) -> None:
+        self._checker.on_client_map(process, client_map.version)
 
     # --- sessions ----------------------------------------------------------------------------
 
