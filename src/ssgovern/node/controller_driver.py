@@ -8,7 +8,8 @@ Leases. `controller.settings` holds the arithmetic; what this driver owes it: a 
 only while the log confirms that a majority obeyed this candidate within `CONTROLLER_CONFIRMED_MS`
 (`confirmed_at`: no other had been elected before that moment). A controller that was cut off,
 paused or overtaken therefore grants nothing that a successor does not wait out, and it need not
-know that it has one. Nor is one granted to a node whose fencing is being appended. Time in which this node's own loop stood still is nobody's silence.
+know that it has one. Nor is a lease granted to a node whose fencing is being appended. Time in
+which this node's own loop stood still is nobody's silence.
 
 A decision whose outcome is not known ends the duty; the log says what became of it, and the next
 duty, here or elsewhere, begins with that. Refuses to know how the log agrees and how links live.
@@ -416,10 +417,13 @@ class ControllerDriver:
             if told.shard < len(controller.state.rows)
         }
         controller.hear(node, said.session, now_ms, positions)
-        unconfirmed_ms = now_ms - self._log.confirmed_at * 1000.0
-        confirmed = unconfirmed_ms <= limits.CONTROLLER_CONFIRMED_MS
-        lease_ms = limits.NODE_LEASE_MS if confirmed and node not in self._ending else 0
+        lease_ms = limits.NODE_LEASE_MS if self._may_grant(node, now_ms) else 0
         return encode(peer_pb2.NodeHeartbeatResponse(lease_ms=lease_ms, index=self._metadata.index))
+
+    def _may_grant(self, node: NodeId, now_ms: float) -> bool:
+        """Whether whoever fences this node next will have waited until its lease is over."""
+        unconfirmed_ms = now_ms - self._log.confirmed_at * 1000.0
+        return unconfirmed_ms <= limits.CONTROLLER_CONFIRMED_MS and node not in self._ending
 
     def _in_office_or_refuse(self) -> Controller:
         controller = self._in_office()

@@ -254,10 +254,12 @@ class MemberDriver:
         if answer.lease_ms == 0:
             # It is not sure to be the controller any more: somebody else may be.
             self._last_good = _Target(NOBODY, "")
-        until_ms = sent_ms + min(answer.lease_ms, limits.NODE_LEASE_MS)
-        if answer.lease_ms and until_ms > self.lease_until_ms:
+        elif (until_ms := self._lease_end(sent_ms, answer.lease_ms)) > self.lease_until_ms:
             self.lease_until_ms = until_ms
             self._on_lease(until_ms)
+
+    def _lease_end(self, sent_ms: float, lease_ms: int) -> float:
+        return sent_ms + min(lease_ms, limits.NODE_LEASE_MS)
 
     # --- the metadata ----------------------------------------------------------------------
 
