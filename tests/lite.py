@@ -16,9 +16,10 @@ from builders import secret_of, session_of
 from nodes import Raw, run_world
 from rig import Rig
 
+from ssgovern.api.native.relay import Relays
 from ssgovern.api.native.server import ClusterCommand, ClusterStatus, NativeServer
 from ssgovern.errors import ShardMovedError, ShardUnavailableError
-from ssgovern.model import SHARDS, Outcome, ServiceKey, SessionId, ShardId, shard_of
+from ssgovern.model import SHARDS, NodeId, Outcome, ServiceKey, SessionId, ShardId, shard_of
 from ssgovern.node.push_driver import PushDriver
 from ssgovern.registry.snapshot import capture, encode_chunks, restore
 from ssgovern.registry.state import ShardState
@@ -92,6 +93,7 @@ class LiteRig(Rig):
     def __init__(self, on_committed: Callable[[], None]) -> None:
         self._on_committed = on_committed
         self._is_waiting = True
+        self.is_stuck = False
         super().__init__()
         self._is_waiting = False
 
@@ -104,8 +106,9 @@ class LiteRig(Rig):
 
     def _commit_soon(self) -> None:
         self._is_waiting = False
-        self.commit()
-        self._on_committed()
+        if not self.is_stuck:
+            self.commit()
+            self._on_committed()
 
 
 class _Ends:
@@ -143,6 +146,8 @@ class Lite:
             cluster_status=status,
             cluster_command=command,
         )
+        self.relays = Relays(self.server, NodeId(node_id), beat_ms=500)
+        self.server.relay = self.relays
 
     async def run(self) -> None:
         """Serve until cancelled."""
@@ -150,6 +155,7 @@ class Lite:
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self.server.run())
+                tasks.create_task(self.relays.run())
                 tasks.create_task(self._push_driver.run(self.server))
                 tasks.create_task(self._tick())
         finally:
@@ -167,14 +173,16 @@ class Lite:
 
     async def client(self, name: str, **hello: Any) -> Raw:
         """Return a connection of the session called `name`."""
-        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
-        raw = Raw(reader, writer, name)
-        self._lites.opened.append(raw)
+        raw = await self._lites.connect(self.node_id, name)
         await raw.hello(**hello)
         return raw
 
     def has_session(self, name: str) -> bool:
         return self.rig.sessions.find(session_of(name)) is not None
+
+    def stop_committing(self) -> None:
+        """Let what is proposed from now on wait for ever."""
+        self.rig.is_stuck = True
 
     def _on_committed(self) -> None:
         self.server.flush()
@@ -182,7 +190,7 @@ class Lite:
 
     async def _tick(self) -> None:
         registry, sessions = self.rig.registry, self.rig.sessions
-        while True:
+        while self.is_up:
             await asyncio.sleep(TICK_MS / 1000.0)
             registry.retry_ends()
             for session in sessions.tick(asyncio.get_running_loop().time() * 1000.0):
@@ -197,6 +205,13 @@ class Lites:
         self.rows = [Row() for _ in range(SHARDS)]
         self.version = 1
         self.opened: list[Raw] = []
+
+    async def connect(self, node_id: int, name: str) -> Raw:
+        """Open a connection to a node that has not said hello."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.nodes[node_id].port)
+        raw = Raw(reader, writer, name)
+        self.opened.append(raw)
+        return raw
 
     def place(self, key: ServiceKey, primary: int, *replicas: int) -> ShardId:
         """Let a node be primary of a service's shard, and others replicas, with all it holds."""

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from ssgovern import limits
 from ssgovern.errors import InvalidArgumentError, LimitExceededError
 from ssgovern.model import (
+    LogPosition,
     Pattern,
     ServiceKey,
     SessionId,
@@ -22,6 +23,8 @@ from ssgovern.model import (
     instance_id,
     valid_key,
 )
+from ssgovern.registry.subscriptions import MaskedPattern, Target
+from ssgovern.service.placement import ALL_SHARDS, mask_from_wire
 from ssgovern.wire.codec import encode
 from ssgovern.wire.pb import model_pb2, native_pb2
 from ssgovern.wire.records import Registered
@@ -150,3 +153,37 @@ def claimed(request: native_pb2.ClaimRequest) -> None:
             field="claimed",
             limit=most,
         )
+
+
+def subscriptions(count: int) -> None:
+    """Check how many subscriptions a session has, before one more."""
+    if count >= limits.SUBSCRIPTIONS_PER_SESSION_MAX:
+        raise LimitExceededError(
+            f"at most {limits.SUBSCRIPTIONS_PER_SESSION_MAX} subscriptions are allowed",
+            limit=limits.SUBSCRIPTIONS_PER_SESSION_MAX,
+        )
+
+
+def subscription(
+    request: native_pb2.SubscribeRequest,
+) -> tuple[Target, dict[ServiceKey, LogPosition]]:
+    """Return what a subscription is for and what the subscriber has of it, checked."""
+    target: Target
+    known = {
+        service_key(item.service): LogPosition(item.epoch, item.revision) for item in request.known
+    }
+    match request.WhichOneof("target"):
+        case "service":
+            target = service_key(request.service)
+        case "pattern":
+            target = pattern(request.pattern)
+            shards = mask_from_wire(request.shards) or ALL_SHARDS
+            if shards != ALL_SHARDS:
+                target = MaskedPattern(target, shards)
+        case _:
+            raise InvalidArgumentError("neither service nor pattern", field="target")
+    for key in known:
+        covered = target == key if isinstance(target, ServiceKey) else target.matches(key)
+        if not covered:
+            raise InvalidArgumentError(f"known: {key} is not subscribed to here", field="known")
+    return target, known

@@ -16,7 +16,6 @@ from ssgovern.api.native import replies
 from ssgovern.errors import (
     HelloRequiredError,
     InvalidArgumentError,
-    LimitExceededError,
     NotFoundError,
     OverloadedError,
     RemoteProtocolError,
@@ -39,9 +38,8 @@ from ssgovern.model import (
 )
 from ssgovern.model.session import SESSION_ID_BYTES, SESSION_SECRET_BYTES
 from ssgovern.registry.sessions import Session
-from ssgovern.registry.subscriptions import MaskedPattern, Target
+from ssgovern.registry.subscriptions import Target
 from ssgovern.service import checks
-from ssgovern.service.placement import ALL_SHARDS, mask_from_wire
 from ssgovern.service.push import PushService
 from ssgovern.service.registry import RegistryService
 from ssgovern.transport.connection import FrameConnection
@@ -70,15 +68,11 @@ class Relay(Protocol):
     def welcomed(self, connection: NativeConnection, session: Session, secret: bytes) -> bool:
         """Such a client said hello; return whether what it has elsewhere is looked after."""
 
-    def take(
-        self,
-        connection: NativeConnection,
-        session: Session,
-        type_: int,
-        request_id: int,
-        body: bytes,
-    ) -> bool:
-        """Answer a request that concerns other nodes; False: it cannot, answer it here."""
+    def take(self, connection: NativeConnection, type_: int, request_id: int, body: bytes) -> bool:
+        """Answer a request that concerns other nodes; False: it cannot, answer it here.
+
+        Raises nothing.
+        """
 
     def unsubscribe(self, connection: NativeConnection, subscription_id: int) -> bool:
         """Drop what a subscription has on other nodes; return whether it has anything there."""
@@ -91,6 +85,9 @@ class Relay(Protocol):
 
     def closed(self, connection: NativeConnection) -> None:
         """A connection is gone."""
+
+    def map_changed(self) -> None:
+        """The placement has a newer shard map."""
 
 
 class Host(Protocol):
@@ -399,10 +396,8 @@ class NativeConnection(FrameConnection):
         raise OverloadedError("read what was sent to you before you ask for more")
 
     def _pass_on(self, type_: int, request_id: int, body: bytes) -> bool:
-        relay, session = self._host.relay, self.session
-        if relay is None or session is None:
-            return False
-        return relay.take(self, session, type_, request_id, body)
+        relay = self._host.relay
+        return relay is not None and relay.take(self, type_, request_id, body)
 
     def _take_slot(self) -> None:
         if self.in_flight >= limits.IN_FLIGHT_PER_CONNECTION_MAX:
@@ -412,6 +407,9 @@ class NativeConnection(FrameConnection):
             )
 
     def _on_register(self, session: Session, request_id: int, body: bytes) -> None:
+        # Also what can be done here: the relay has to know what the client has, and where.
+        if self.forward and self._pass_on(MessageType.REGISTER, request_id, body):
+            return
         self._take_slot()
         request = decode(native_pb2.RegisterRequest, body)
         waiter: replies.RegisterReply | replies.RegisterBatchReply
@@ -425,6 +423,8 @@ class NativeConnection(FrameConnection):
         self.in_flight += 1
 
     def _on_deregister(self, session: Session, request_id: int, body: bytes) -> None:
+        if self.forward and self._pass_on(MessageType.DEREGISTER, request_id, body):
+            return
         self._take_slot()
         request = decode(native_pb2.DeregisterRequest, body)
         waiter = replies.DeregisterReply(self, request_id)
@@ -462,27 +462,8 @@ class NativeConnection(FrameConnection):
 
     def _on_subscribe(self, session: Session, request_id: int, body: bytes) -> None:
         request = decode(native_pb2.SubscribeRequest, body)
-        if len(self.subscriptions) >= limits.SUBSCRIPTIONS_PER_SESSION_MAX:
-            raise LimitExceededError(
-                f"at most {limits.SUBSCRIPTIONS_PER_SESSION_MAX} subscriptions are allowed",
-                limit=limits.SUBSCRIPTIONS_PER_SESSION_MAX,
-            )
-        target: Target
-        known = {
-            checks.service_key(item.service): LogPosition(item.epoch, item.revision)
-            for item in request.known
-        }
-        match request.WhichOneof("target"):
-            case "service":
-                target = checks.service_key(request.service)
-            case "pattern":
-                target = checks.pattern(request.pattern)
-                shards = mask_from_wire(request.shards) or ALL_SHARDS
-                if shards != ALL_SHARDS:
-                    target = MaskedPattern(target, shards)
-            case _:
-                raise InvalidArgumentError("neither service nor pattern", field="target")
-        _check_known(target, known)
+        checks.subscriptions(len(self.subscriptions))
+        target, known = checks.subscription(request)
         self._host.push.subscribe(self, target, known)
         subscription_id = self.new_subscription_id()
         self.subscriptions[subscription_id] = target
@@ -532,13 +513,6 @@ class NativeConnection(FrameConnection):
         request = decode(native_pb2.ClusterCommandRequest, body)
         self._host.cluster_command(self, request_id, request)
         self.in_flight += 1
-
-
-def _check_known(target: Target, known: dict[ServiceKey, LogPosition]) -> None:
-    for key in known:
-        covered = target == key if isinstance(target, ServiceKey) else target.matches(key)
-        if not covered:
-            raise InvalidArgumentError(f"known: {key} is not subscribed to here", field="known")
 
 
 _HANDLERS: dict[int, Callable[[NativeConnection, Session, int, bytes], None]] = {

@@ -114,6 +114,8 @@ class NativeServer:
         """The placement has a newer shard map: say so in heartbeats and to all who follow it."""
         self.set_map_version(self.registry.placement.map_version)
         self._map_followers.wake()
+        if self.relay is not None:
+            self.relay.map_changed()
 
     def set_cluster_id(self, cluster_id: bytes) -> None:
         """Let answers to hellos name the cluster this node belongs to, as soon as it does."""
