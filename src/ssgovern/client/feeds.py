@@ -291,7 +291,9 @@ class Feeder:
             response = decode(native_pb2.SubscribeResponse, await asked.answer)
             feed.subscription_id = response.subscription_id
             if not feed.wanted:
+                # Dropped while it was asked for: it has no shards any more to be listed.
                 self.ask(feed)
+                return True
             for key in asked.left_out:
                 await self._read(channel, key)
             if isinstance(feed.watch.target, Pattern):
