@@ -329,7 +329,8 @@ class RegistryService:
                     session = None
                 if session is None:
                     session = table.open(session_id, now_ms)
-                elif session.connection is None:
+                else:
+                    # Also if it is connected: it may have been silent here and heard there.
                     table.renew(session, now_ms)
                 table.claim(session, 1 << shard)
                 count += 1
