@@ -30,15 +30,17 @@ class NodeProcess:
 
     def start(self) -> None:
         """Start it; it serves a moment later."""
-        self._process = subprocess.Popen(
-            [
-                *(sys.executable, "-m", "ssgovern.cli.main", "server"),
-                *("--data-dir", str(self.data_dir), "--listen-port", str(self.port)),
-                *self.arguments,
-            ],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
+        # What it says over all its lives is kept beside its data.
+        with self.data_dir.with_suffix(".log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [
+                    *(sys.executable, "-m", "ssgovern.cli.main", "server"),
+                    *("--data-dir", str(self.data_dir), "--listen-port", str(self.port)),
+                    *self.arguments,
+                ],
+                stdout=subprocess.DEVNULL,
+                stderr=log,
+            )
 
     def send(self, number: signal.Signals) -> None:
         """Send a signal, if it runs."""

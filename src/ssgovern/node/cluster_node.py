@@ -17,9 +17,11 @@ from ssgovern.controller.nodes import Registration
 from ssgovern.controller.standalone import decide_shard_map
 from ssgovern.errors import (
     DiskFullError,
+    FencedError,
     NotControllerError,
     PeerRefusedError,
     RemoteProtocolError,
+    SsGovernError,
     UnavailableError,
 )
 from ssgovern.model import NodeId, ShardId, ShardMap
@@ -301,7 +303,9 @@ class ClusterNode(Node):
         try:
             async with asyncio.timeout(_STOP_TIMEOUT_S):
                 await self._hand_over()
-        except (TimeoutError, UnavailableError):
+        except FencedError:
+            log.info("the cluster has given this node's shards to others already")
+        except (TimeoutError, SsGovernError):
             log.warning("nobody took the shards over in time; others will notice")
         self.server.stop_accepting()
         await self._replicated.drain()
@@ -385,6 +389,12 @@ class ClusterNode(Node):
             self._push_driver.offer(changes)
 
     def on_serving(self, began: Sequence[ShardId], ended: Sequence[ShardId]) -> None:
+        log.info(
+            "primary of %d shards now: %d more, %d no longer",
+            len(self.host.primaries),
+            len(began),
+            len(ended),
+        )
         if ended:
             self.registry.unclaim_shards(ended)
         if began:

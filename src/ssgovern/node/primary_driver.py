@@ -85,7 +85,7 @@ class PrimaryDriver:
                         self._send_snapshot(hosted, effect), name=f"send-shard-{hosted.shard}"
                     )
                 case StepDown():
-                    log.info("shard %d: no longer primary: %s", hosted.shard, effect.reason)
+                    log.debug("shard %d: no longer primary: %s", hosted.shard, effect.reason)
                     self._deeds.demote(hosted, effect.unknown)
                 case ProposeInSync():
                     self._ask_in_sync(group, hosted, effect)
