@@ -122,7 +122,8 @@ class PostLinks:
         return PeerSaid(target.node, "", b"", b"", (), b"", b""), answer
 
     async def _ask(self, target: ControlNode, type_: int, body: bytes, deadline: float) -> bytes:
-        source, future = self._me, self._loop.create_future()
+        source = self._me
+        future: asyncio.Future[bytes] = self._loop.create_future()
         mine, theirs = source.process.incarnation, target.process.incarnation
 
         def answer(result: bytes | SsGovernError) -> None:

@@ -35,6 +35,8 @@ class TameCluster:
         self.now_ms = 0.0
         self.controller = Controller(state, 0.0)
         self.away: dict[NodeId, None] = {}
+        self.stuck: dict[NodeId, None] = {}
+        """These neither catch up nor hand over."""
         self.passes = 0
         self.records = 0
         self.log_bytes = 0
@@ -118,14 +120,18 @@ class TameCluster:
             if row.primary == NOBODY:
                 continue
             session = self.state.nodes[row.primary].session
-            wanted = tuple(node for node in row.holders if self.state.is_live(node))
+            wanted = tuple(
+                node
+                for node in row.holders
+                if self.state.is_live(node) and (node in row.in_sync or node not in self.stuck)
+            )
             if wanted != row.in_sync:
                 busy = True
                 members = tuple((node, self.state.nodes[node].session) for node in wanted)
                 asked = InSyncRequest(shard, row.primary, session, row.epoch, row.version, members)
                 self.commit(self.controller.decide_in_sync(asked))
                 row = self.state.rows[number]
-            if row.successor != NOBODY:
+            if row.successor != NOBODY and row.primary not in self.stuck:
                 busy = True
                 resigned = Resigned(shard, row.primary, session, row.epoch, row.version)
                 self.commit(self.controller.decide_resigned(resigned))

@@ -7,7 +7,8 @@ Verbs: `cluster shards=2 copies=3 min=2 moves=8 initial=3`, `join 1 [zone=a]`, `
 `pass`, `obey` (nodes do what the map asks: catch up, hand over), `settle` (both until nothing is
 left to do), `take_over` (another candidate replays the log and is controller), `in_sync 0 1,2
 [sessions=1,1] [version=3]` (the primary of shard 0 asks), `leave 1`, `stay 1`, `transfer 0 2`,
-`shards`, `nodes`.
+`unclean 0 2`, `gone 1` (silent, and its process is known to be gone), `stuck 1` and `well 1` (it
+neither catches up nor hands over; it does again), `shards`, `nodes`.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from ssgovern.controller.codec import decode_record, encode_record
 from ssgovern.controller.controller import Controller
 from ssgovern.controller.nodes import Registration
 from ssgovern.controller.replicas import InSyncRequest
+from ssgovern.controller.requests import Unclean, decide_requests
 from ssgovern.controller.rules import Decision
 from ssgovern.controller.state import ClusterState, Settings
 from ssgovern.errors import SsGovernError
@@ -111,6 +113,28 @@ class Stage:
 
     def do_silent(self, *numbers: str) -> None:
         self.cluster.away |= dict.fromkeys(NodeId(int(number)) for number in numbers)
+
+    def do_gone(self, number: str) -> None:
+        self.do_silent(number)
+        self.cluster.controller.note_gone(NodeId(int(number)), gone=True)
+
+    def do_stuck(self, number: str) -> None:
+        self.cluster.stuck[NodeId(int(number))] = None
+
+    def do_well(self, number: str) -> None:
+        del self.cluster.stuck[NodeId(int(number))]
+
+    def do_unclean(self, shard: str, number: str) -> None:
+        cluster = self.cluster
+        request = Unclean(ShardId(int(shard)), NodeId(int(number)))
+        controller = cluster.controller
+        decided = decide_requests(
+            controller.state, controller.soft, controller.rules, [request], cluster.now_ms
+        )
+        (outcome,) = decided.outcomes
+        if isinstance(outcome, SsGovernError):
+            raise outcome
+        cluster.commit(outcome)
 
     def do_time(self, ms: str) -> None:
         self.cluster.wait(float(ms))
