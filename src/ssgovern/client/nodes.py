@@ -266,8 +266,11 @@ class Nodes:
     def on_unreachable(self, link: Link | None, address: Address, cause: SsGovernError) -> None:
         """Try elsewhere."""
         if link is not None:
+            known = link.reason == str(cause)
             link.reason = str(cause)
             self._leave_out(link)
+            if known and self.home is not None:
+                return
         self._note_disconnected(address, cause)
 
     def on_push(self, link: Link, type_: int, body: bytes) -> None:
@@ -328,7 +331,7 @@ class Nodes:
         reason = str(cause) if cause is not None else "closed"
         was = self.state
         if self.home is not None:
-            if cause is not None:
+            if cause is not None and not self._closed:
                 _logger.info("no connection to %s: %s", address, reason)
             return
         if was.connected and not self._closed:
