@@ -196,6 +196,8 @@ REPLICATION_BATCH_MESSAGES_MAX = 16_384
 """What a node accepts as one frame of another's messages, whatever that one collects."""
 REPLICATION_ASKS_AT_ONCE = 8
 """Questions of this node's primaries that the controller is asked at a time."""
+COMMIT_ANNOUNCED_MS = 5
+"""After so long replicas are told of commits that no entries were sent after."""
 SHARD_SNAPSHOTS_AT_ONCE = 2
 """Shards that are being sent whole to replicas."""
 SHARD_INSTALL_RETRY_MS = 1_000

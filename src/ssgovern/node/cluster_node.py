@@ -35,6 +35,7 @@ from ssgovern.node.node import Node, Ready
 from ssgovern.node.recovery import Progress, RecoveredShards, recover_replicated
 from ssgovern.node.replicated_log_driver import ReplicatedLogDriver
 from ssgovern.node.shard_host import ShardHost
+from ssgovern.node.shard_placement import ShardPlacement
 from ssgovern.node.snapshot_driver import SnapshotDriver
 from ssgovern.replication.messages import ACKS_ALL
 from ssgovern.replication.replicated import ReplicationSettings
@@ -174,8 +175,9 @@ class ClusterNode(Node):
             failpoint=self._runtime.failpoint,
         )
         self._log_driver = self._replicated
+        placement = ShardPlacement(node_id, self.metadata, self.host)
         self._assemble_services(
-            self.host, self.host, 0, self._acceptor, self.cluster_status, self.command
+            self.host, placement, 0, self._acceptor, self.cluster_status, self.command
         )
         self._snapshot_driver = SnapshotDriver(
             self._snapshot_disk,

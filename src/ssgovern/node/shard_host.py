@@ -3,7 +3,7 @@
 One object owns every replication core. It gives each shard the role that the shard map says,
 feeds messages and row changes to its core, and does the effects in their order: what rests on
 the disk waits for the log's driver, everything else is done at once. What use cases may do is
-asked of it too (`Placement`, `Proposer`).
+asked of it too (`Proposer`; `shard_placement` answers whether).
 
 It refuses to know how nodes are reached, who decides, and what entries mean. Invariants: the
 ones of `docs/adr/0009-replication.md`; an epoch is led at most once in a life of the node.
@@ -19,9 +19,6 @@ from ssgovern import limits
 from ssgovern.controller.rows import NOBODY, ShardRow
 from ssgovern.errors import (
     OutcomeUnknownError,
-    ShardMovedError,
-    ShardUnavailableError,
-    SsGovernError,
 )
 from ssgovern.model import ORIGIN, LogPosition, NodeId, Outcome, ShardId
 from ssgovern.node.hosted import NOBODY_WAITS, HostedShard, Owner, Registry
@@ -52,7 +49,7 @@ from ssgovern.replication.replica import ReplicaLog
 from ssgovern.replication.replicated import ReplicatedPrimary, ReplicationSettings
 from ssgovern.replication.shard_log import ShardLog
 from ssgovern.storage.format import cut_record
-from ssgovern.wire.pb import log_pb2, native_pb2
+from ssgovern.wire.pb import log_pb2
 from ssgovern.wire.records import Record, decode_record
 
 log = logging.getLogger("ssgovern.shards")
@@ -101,6 +98,9 @@ class ShardHost:
         self._replicas: ReplicaDriver
         self._registry: Registry
         self._serving_changed: dict[ShardId, bool] = {}
+        self._unannounced: dict[ShardId, None] = {}
+        """Shards of which replicas may not know yet how far they are committed."""
+        self._announcing = False
         self._lease_until_ms = 0.0
         self.stopping = False
         """No new write is taken: what was taken is finished."""
@@ -129,60 +129,6 @@ class ShardHost:
             while True:
                 await asyncio.sleep(_TICK_S)
                 self._tick()
-
-    # --- service.placement.Placement -------------------------------------------------------
-
-    @property
-    def map_version(self) -> int:
-        return self._metadata.map_version
-
-    def map_update(self, since: int) -> native_pb2.ShardMapUpdate:
-        return self._metadata.map_update(since, self._node)
-
-    def check_write(self, shard: ShardId) -> None:
-        primary = self.hosted[shard].primary
-        if primary is None:
-            raise self._not_here(shard)
-        refusal = primary.refusal(self._now_ms())
-        if refusal is not None:
-            raise refusal
-        if self.stopping or self._row(shard).successor != NOBODY:
-            raise ShardUnavailableError(
-                f"shard {shard} is being handed over: ask again in a moment", shard=shard
-            )
-
-    def check_read(self, shard: ShardId, *, replica_too: bool) -> None:
-        hosted = self.hosted[shard]
-        primary = hosted.primary
-        if primary is not None and primary.may_read(self._now_ms()):
-            return
-        if replica_too and self.holds(shard):
-            return
-        if primary is None:
-            raise self._not_here(shard)
-        raise ShardUnavailableError(
-            f"the primary of shard {shard} may not act: it has not heard from the controller, "
-            "or has not finished its start",
-            shard=shard,
-        )
-
-    def holds(self, shard: ShardId) -> bool:
-        # What was in sync once in this life is the shard as it was a moment ago, even if it is
-        # behind now; what never was may be of last week.
-        return self.hosted[shard].settled
-
-    def _not_here(self, shard: ShardId) -> SsGovernError:
-        primary = self._row(shard).primary
-        if primary in (NOBODY, self._node):
-            return ShardUnavailableError(
-                f"shard {shard} has no primary at present: ask again in a moment", shard=shard
-            )
-        return ShardMovedError(
-            f"node {primary} is the primary of shard {shard}",
-            shard=shard,
-            node=primary,
-            map_version=self.map_version,
-        )
 
     # --- service.registry.Proposer ---------------------------------------------------------
 
@@ -250,6 +196,15 @@ class ShardHost:
             )
         self._outbox.flush()
         self._owner.on_done()
+        if self._unannounced and not self._announcing:
+            self._announcing = True
+            self._loop.call_later(limits.COMMIT_ANNOUNCED_MS / 1000.0, self._announce)
+
+    def _announce(self) -> None:
+        """Tell replicas how far shards are committed that had nothing else to send since."""
+        self._announcing = False
+        shards, self._unannounced = self._unannounced, {}
+        self.on_batch(shards)
 
     def _on_message(self, hosted: HostedShard, message: Message) -> None:
         if hosted.switching or (hosted.primary is None and hosted.replica is None):
@@ -535,6 +490,7 @@ class ShardHost:
             primary = hosted.primary
             if primary is None:
                 continue
+            self._unannounced[shard] = None
             if not hosted.serving and primary.serving:
                 hosted.serving = True
                 self._serving_changed[shard] = True

@@ -105,13 +105,14 @@ class SnapshotDriver:
     async def keep(self, shard: ShardId, position: LogPosition, chunks: Iterable[bytes]) -> None:
         """Keep the snapshot of a shard that came from elsewhere, durable on return.
 
+        It stands for no part of the log before the log itself says so: none is removed for it.
         Raises DiskFullError (nothing changed), StorageFailedError.
         """
         async with self._turn:
             self._sizes[shard] = await write_snapshot(
                 self._disk, self._identity, shard, position, chunks
             )
-            self._snapshotted[shard] = position
+            self._snapshotted.pop(shard, None)
 
     def _is_gone(self, shard: int) -> bool:
         return self._gone is not None and self._gone(shard)

@@ -209,9 +209,10 @@ class ReplicatedPrimary(PrimaryLog):
         return withdrawn
 
     def replicate(self) -> list[Effect]:
-        """Send what can be sent. Once for a batch of proposals, and once after commits.
+        """Send what can be sent. Once for a batch of proposals, and a moment after commits.
 
         May be done before the own disk has the batch: this node is a member like any other.
+        Without entries it says how far this primary has committed, to those who do not know.
         """
         effects: list[Effect] = []
         if not self.deposed:
@@ -238,9 +239,9 @@ class ReplicatedPrimary(PrimaryLog):
         committed = self._advance()
         if committed:
             effects.append(Commit(self.shard, committed))
-            effects += self.replicate()
-        else:
-            self._send_to(progress, effects)
+        # That it is committed goes with the next entries, or with the owner's `replicate`: under
+        # load it would be as many messages again.
+        self._send_to(progress, effects, news=False)
         if self._asked is None and self._joins(progress):
             # It may join now: a move waits for that, and so does a set below its minimum.
             self._asked = self._ask((*self.in_sync, Member(progress.node, progress.node_epoch)))
@@ -372,14 +373,15 @@ class ReplicatedPrimary(PrimaryLog):
         self.deposed = reason
         self._story.append(f"deposed: {reason}")
 
-    def _send_to(self, progress: Progress, effects: list[Effect]) -> None:
+    def _send_to(self, progress: Progress, effects: list[Effect], *, news: bool = True) -> None:
+        """Send what can be sent; with `news`, also if it is the commit position alone."""
         settings, log = self._settings, self._log
         while progress.mode is not Mode.SNAPSHOT:
             streaming = progress.mode is Mode.STREAM
             if len(progress.in_flight) >= (settings.in_flight_max if streaming else 1):
                 return
             after = progress.next_revision - 1
-            if streaming and after >= self.tail and progress.told >= self.committed:
+            if streaming and after >= self.tail and (not news or progress.told >= self.committed):
                 return
             prev = log.position_at(after)
             if prev is None:

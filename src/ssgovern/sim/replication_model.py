@@ -326,6 +326,8 @@ class ModelNode:
                 self.cluster.send(self.node, effect.target, effect.message)
             elif isinstance(effect, Commit):
                 self._commit(effect.proposals)
+                if isinstance(self.core, ReplicatedPrimary):
+                    self._perform(self.core.replicate())
             elif isinstance(effect, Apply):
                 self._apply(effect.entries)
             elif isinstance(effect, ProposeInSync):

@@ -234,6 +234,7 @@ def test_an_idle_shard_is_silent(make: Make) -> None:
     for _ in range(2):
         held(primary, B, 11)
         held(primary, C, 11)
+        primary.replicate()
     assert primary.on_tick(1) == []
     assert primary.on_tick(2) == []
 
