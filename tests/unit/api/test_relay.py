@@ -6,17 +6,18 @@ import asyncio
 from collections.abc import Callable
 
 import pytest
-from builders import BILLING, ORDERS, instance
+from builders import BILLING, ORDERS, instance, session_of
 from lite import Lites, simulate_lites
 from nodes import Raw, RefusedError
+from rig import Answer
 
 from ssgovern import limits
 from ssgovern.api.native.relay_pages import merge_pages
-from ssgovern.errors import ErrorCode
+from ssgovern.errors import ErrorCode, SessionUnknownError
 from ssgovern.model import ServiceKey, shard_of
 from ssgovern.wire.codec import key_to_wire
 from ssgovern.wire.frames import Kind, MessageType, encode_frame
-from ssgovern.wire.pb import native_pb2
+from ssgovern.wire.pb import log_pb2, native_pb2
 
 PAYMENT = ServiceKey("prod", "default", "payment")
 KEYS = (ORDERS, BILLING, PAYMENT)
@@ -100,15 +101,20 @@ def test_a_batch_goes_to_all_it_concerns() -> None:
     simulate_lites(3, body)
 
 
-def test_a_fault_in_a_batch_leaves_nothing_anywhere() -> None:
+@pytest.mark.parametrize("fault", ["port", "twice"])
+def test_a_fault_in_a_batch_leaves_nothing_anywhere(fault: str) -> None:
     """A batch of which one part cannot be is refused whole."""
 
     async def body(lites: Lites) -> None:
         await spread(lites)
         raw = await forwarded(lites)
         request = native_pb2.RegisterRequest()
-        for key, port in zip(KEYS, (1, 2, 70_000), strict=True):
-            request.registrations.add(service=key_to_wire(key), instance=instance("x", port=port))
+        for key in KEYS:
+            request.registrations.add(service=key_to_wire(key), instance=instance("x"))
+        if fault == "port":
+            request.registrations[2].instance.port = 70_000
+        else:
+            request.registrations.append(request.registrations[2])
         with pytest.raises(RefusedError) as error:
             await raw.ask(MessageType.REGISTER, request)
         assert error.value.code == ErrorCode.INVALID_ARGUMENT
@@ -319,6 +325,26 @@ def test_what_is_elsewhere_lives_as_long_as_the_client() -> None:
     simulate_lites(3, body)
 
 
+def test_a_silent_client_is_silent_everywhere() -> None:
+    """Other nodes hear nothing on behalf of a client that is not heard itself."""
+
+    async def body(lites: Lites) -> None:
+        lites.place(ORDERS, 2)
+        raw = await forwarded(lites)
+        await raw.register("x")
+        await live(raw, 2)
+        session = lites.nodes[2].rig.sessions.find(session_of("a"))
+        assert session is not None
+        await asyncio.sleep(1.0)
+        heard_ms = session.last_heard_ms
+        await asyncio.sleep(2.0)
+        assert session.last_heard_ms == heard_ms
+        await live(raw, 2)
+        assert session.last_heard_ms > heard_ms
+
+    simulate_lites(2, body)
+
+
 def test_a_connection_that_closes_ends_everything() -> None:
     """A client that is gone without a word is gone from all nodes after the grace."""
 
@@ -406,6 +432,60 @@ def test_a_change_of_primary_ends_nothing() -> None:
     simulate_lites(3, body)
 
 
+def test_what_was_registered_here_lives_on_elsewhere() -> None:
+    """What needed no other node at first is looked after all the same when its shard leaves."""
+
+    async def body(lites: Lites) -> None:
+        raw = await forwarded(lites)
+        await raw.register("x")
+        await raw.register("gone")
+        await raw.deregister("gone")
+        lites.place(ORDERS, 2)
+        await live(raw, 12)
+        assert where(lites, ORDERS) == ["x"]
+
+    simulate_lites(2, body)
+
+
+def test_what_was_taken_back_is_not_missed() -> None:
+    """A client that deregistered elsewhere goes on undisturbed when the primary changes."""
+
+    async def body(lites: Lites) -> None:
+        lites.place(ORDERS, 2)
+        raw = await forwarded(lites)
+        await raw.register("x", "y")
+        await raw.deregister("x")
+        lites.place(ORDERS, 3)
+        await live(raw, 8)
+        assert where(lites, ORDERS) == ["y"]
+        await raw.deregister("y")
+        lites.place(ORDERS, 2)
+        await live(raw, 3)
+
+    simulate_lites(3, body)
+
+
+def test_a_link_that_breaks_is_made_again() -> None:
+    """A connection between nodes that is lost costs the client neither instances nor pushes."""
+
+    async def body(lites: Lites) -> None:
+        lites.place(ORDERS, 2)
+        raw = await forwarded(lites)
+        await raw.register("x")
+        await raw.subscribe()
+        await live(raw, 1)
+        for connection in list(lites.nodes[2].server._connections):
+            connection.abort()
+        await live(raw, 8)
+        assert where(lites, ORDERS) == ["x"]
+        raw.pushes.clear()
+        owner = await lites.nodes[2].client("owner")
+        await owner.register("new")
+        assert "new" in await told(raw, ORDERS)
+
+    simulate_lites(2, body)
+
+
 def test_a_primary_that_dies_ends_nothing() -> None:
     """What a client registered lives on when its primary is gone and another took over."""
 
@@ -441,6 +521,26 @@ def test_what_is_lost_elsewhere_is_registered_again() -> None:
         assert where(lites, ORDERS) == ["x"]
 
     simulate_lites(3, body)
+
+
+def test_a_session_that_another_node_let_expire() -> None:
+    """If another node had given the client up, the client begins anew, here as well."""
+
+    async def body(lites: Lites) -> None:
+        lites.place(ORDERS, 2)
+        raw = await forwarded(lites)
+        await raw.register("x")
+        registry = lites.nodes[2].rig.registry
+        session = registry.sessions.find(session_of("a"))
+        assert session is not None
+        connection = session.connection
+        assert connection is not None
+        registry.end_session(session, log_pb2.SESSION_END_EXPIRED, Answer())
+        connection.refuse(SessionUnknownError("expired"))
+        assert await raw.closed() == ErrorCode.SESSION_UNKNOWN
+        assert not (await (await lites.connect(1, "a")).hello(forward=True)).resumed
+
+    simulate_lites(2, body)
 
 
 def test_a_session_that_ended_elsewhere_does_not_live_on_here() -> None:
@@ -527,6 +627,9 @@ def test_subscriptions_follow_their_shard(target: int) -> None:
             await live(raw, 2)
         lites.place(BILLING, target)
         await live(raw, 2)
+        # One for the service, one for the pattern's part; none is left where the shard was.
+        counts = [node.rig.push.subscriptions.count for node in lites.nodes.values()]
+        assert counts == {1: [2, 0, 1], 2: [1, 2, 1], 3: [1, 0, 3]}[target]
         owner = await lites.nodes[target].client("owner")
         raw.pushes.clear()
         await owner.register("new", key=BILLING)
