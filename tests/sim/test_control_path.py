@@ -9,7 +9,12 @@ import pytest
 from ssgovern import limits
 from ssgovern.controller.rows import NOBODY
 from ssgovern.controller.state import Settings
-from ssgovern.errors import InvalidArgumentError, SsGovernError
+from ssgovern.errors import (
+    InvalidArgumentError,
+    OverloadedError,
+    SsGovernError,
+    UnavailableError,
+)
 from ssgovern.model import NodeId
 from ssgovern.sim.control_mutants import GrantsWhileFencing, StallIsSilence
 from ssgovern.sim.control_nodes import ControlNode
@@ -346,3 +351,47 @@ def test_a_process_is_gone_only_while_nobody_listens(cluster: ControlWorld) -> N
     assert [node for _, node in cluster.fenced] == [5], "by its own registration"
     assert cluster.agreement.reference.state.is_live(NodeId(5))
     assert address_of(NodeId(5)) == "n5:7420"
+
+
+def test_a_node_becomes_a_candidate_and_the_controller(cluster: ControlWorld) -> None:
+    """It follows the log before it votes; then it can lead; and it can be removed again."""
+    change = native_pb2.CandidateChange(add=4)
+    said = command(cluster, native_pb2.ClusterCommandRequest(candidates=change), 5.0)
+    assert said == ["Node 4 is a candidate now."]
+    assert cluster.agreement.candidates == (1, 2, 3, 4)
+    assert cluster.agreement.reference.state.nodes[NodeId(4)].candidate
+    command(cluster, native_pb2.ClusterCommandRequest(transfer_controller=4), 3.0)
+    assert cluster.agreement.leader == 4
+    (said_again,) = command(cluster, native_pb2.ClusterCommandRequest(candidates=change))
+    assert said_again == "Node 4 is a candidate already."
+    remove = native_pb2.CandidateChange(remove=4)
+    (refusal,) = command(cluster, native_pb2.ClusterCommandRequest(candidates=remove))
+    assert isinstance(refusal, InvalidArgumentError)
+    assert "is the controller" in refusal.message
+    command(cluster, native_pb2.ClusterCommandRequest(transfer_controller=1), 3.0)
+    (said_last,) = command(cluster, native_pb2.ClusterCommandRequest(candidates=remove), 3.0)
+    assert said_last == "Node 4 is no longer a candidate."
+    assert not cluster.agreement.reference.state.nodes[NodeId(4)].candidate
+    cluster.run(5.0)
+    assert not cluster.fenced
+    cluster.at_rest()
+
+
+def test_one_change_of_the_candidates_at_a_time(cluster: ControlWorld) -> None:
+    """A second is refused while the first has not ended."""
+    cluster.processes[NodeId(4)].pause()
+    add = native_pb2.ClusterCommandRequest(candidates=native_pb2.CandidateChange(add=4))
+    assert command(cluster, add, 0.5) == []
+    (refusal,) = command(cluster, add, 0.5)
+    assert isinstance(refusal, OverloadedError)
+
+
+def test_a_candidate_that_does_not_catch_up_is_none(cluster: ControlWorld) -> None:
+    """After a while it is said so, and it is as if nobody had asked."""
+    cluster.processes[NodeId(4)].pause()
+    add = native_pb2.ClusterCommandRequest(candidates=native_pb2.CandidateChange(add=4))
+    (refusal,) = command(cluster, add, limits.CANDIDATE_CATCH_UP_MS / 1000.0 + 2.0)
+    assert isinstance(refusal, UnavailableError)
+    assert cluster.agreement.candidates == (1, 2, 3)
+    assert not cluster.agreement.learners
+    assert not cluster.agreement.reference.state.nodes[NodeId(4)].candidate

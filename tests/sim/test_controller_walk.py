@@ -18,6 +18,7 @@ WALKS_TO_FIND = {
     "eligible-forgotten": 20,
     "eligible-though-writes-went-on": 20,
     "epoch-not-raised": 10,
+    "gone-is-not-awaited": 5,
     "fenced-too-early": 10,
     "promotion-of-any-holder": 20,
     "stale-session-accepted": 60,

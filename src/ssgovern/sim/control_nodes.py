@@ -25,7 +25,7 @@ from ssgovern.model import LogPosition, NodeId, ShardId
 from ssgovern.node.controller_driver import ControllerDriver
 from ssgovern.node.founding import Claim
 from ssgovern.node.member_driver import MemberDriver
-from ssgovern.node.metadata import Metadata
+from ssgovern.node.metadata import Metadata, MetadataChange
 from ssgovern.sim.agreement import Agreement, CandidateLog
 from ssgovern.sim.process import Process
 from ssgovern.sim.runtime import SimRuntime
@@ -199,20 +199,14 @@ class ControlNode:
         self.links = PostLinks(post, self)
         post.nodes[address] = self
         is_candidate = node in agreement.candidates
-        self.log = CandidateLog(agreement, node, process, self.metadata) if is_candidate else None
+        self.log: CandidateLog | None = None
         self.controller: ControllerDriver | None = None
-        if self.log is not None:
-            self.controller = self.controller_type(
-                node,
-                self.log,
-                self.metadata,
-                self.links,
-                runtime,
-                settings=settings,
-                claims=lambda: {candidate: Claim() for candidate in agreement.candidates},
-                addresses=seeds,
-            )
-            self.log.on_role = self._on_role
+        self._agreement = agreement
+        self._runtime = runtime
+        self._settings = settings
+        if is_candidate:
+            self._become_candidate()
+        self.metadata.listeners.append(self._on_metadata)
         self.member = self.member_type(
             node,
             self.metadata,
@@ -225,8 +219,29 @@ class ControlNode:
             candidates=tuple(seeds.items()) if is_candidate else (),
             seeds=() if is_candidate else tuple(seeds.values()),
             leader=lambda: (self.log.leader_id or NOBODY) if self.log is not None else None,
-            local=self._local if is_candidate else None,
+            local=self._local,
         )
+
+    def _become_candidate(self) -> ControllerDriver:
+        agreement = self._agreement
+        self.log = CandidateLog(agreement, self.node, self.process, self.metadata)
+        self.log.on_role = self._on_role
+        self.controller = self.controller_type(
+            self.node,
+            self.log,
+            self.metadata,
+            self.links,
+            self._runtime,
+            settings=self._settings,
+            claims=lambda: {candidate: Claim() for candidate in agreement.candidates},
+            addresses=self.addresses,
+        )
+        return self.controller
+
+    def _on_metadata(self, _change: MetadataChange) -> None:
+        known = self.metadata.state.nodes.get(self.node)
+        if self.controller is None and known is not None and known.candidate:
+            self._tasks.create_task(self._become_candidate().run())
 
     async def run(self) -> None:
         async with asyncio.TaskGroup() as self._tasks:
@@ -270,7 +285,8 @@ class ControlNode:
             answer(error)
 
     async def _local(self, type_: int, body: bytes) -> bytes:
-        assert self.controller is not None, "only candidates ask themselves"
+        if self.controller is None:
+            raise UnavailableError("this node is no candidate")
         return await self.controller.on_request(self.node, type_, body)
 
     def _on_role(self) -> None:

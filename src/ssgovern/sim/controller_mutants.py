@@ -61,6 +61,11 @@ class _FencedTooEarly(Rules):
         return silence_ms >= settings.fence_after_ms / 2
 
 
+class _GoneIsNotAwaited(Rules):
+    def must_fence_gone(self, silence_ms: float) -> bool:
+        return True
+
+
 MUTANTS: Final[dict[str, type[Rules]]] = {
     "epoch-not-raised": _EpochNotRaised,
     "promotion-of-any-holder": _AnyHolderPromoted,
@@ -71,4 +76,5 @@ MUTANTS: Final[dict[str, type[Rules]]] = {
     "drop-before-catch-up": _DropBeforeCatchUp,
     "throttle-ignored": _ThrottleIgnored,
     "fenced-too-early": _FencedTooEarly,
+    "gone-is-not-awaited": _GoneIsNotAwaited,
 }

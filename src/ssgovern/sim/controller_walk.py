@@ -28,6 +28,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Final
 
+from ssgovern import limits
 from ssgovern.controller.codec import (
     decode_record,
     decode_snapshot,
@@ -264,6 +265,8 @@ class Walk:
         for process in list(self.processes.values()):
             if process.talks and self.rng.random() < 0.9:
                 self.talk(process)
+            if process.reachable:
+                self.controller.note_gone(process.id, gone=not process.up)
 
     def talk(self, process: Process) -> None:
         if process.session == 0:
@@ -294,8 +297,12 @@ class Walk:
                 self.report.counts["fenced for silence"] += 1
                 for node in record.change.nodes:
                     silence_ms = self.now_ms - self.heard[node]
+                    least_ms = self.state.settings.fence_after_ms
+                    if not self.current(node):
+                        # That life of it is over, whether it was started again or not.
+                        least_ms = limits.NODE_GONE_AFTER_MS
                     must(
-                        silence_ms >= self.state.settings.fence_after_ms,
+                        silence_ms >= least_ms,
                         f"node {node} was fenced after {silence_ms} ms",
                     )
         self.commit(decision)
