@@ -1,6 +1,7 @@
-"""Run the benchmark: `python -m benchmarks [--quick] [--only NAME,...] [--write FILE]`.
+"""Run the benchmark: `python -m benchmarks [--cluster] [--quick] [--only NAME,...] [--write FILE]`.
 
-Progress goes to stderr while it works, the table to stdout when it is done.
+Progress goes to stderr while it works, the table to stdout when it is done. A run is of single
+nodes or of clusters: a case that is named says which.
 """
 
 import argparse
@@ -18,27 +19,31 @@ from pathlib import Path
 
 import uvloop
 
-from benchmarks import compare, plugins, report
+from benchmarks import plugins, report
 from benchmarks.bench import Bench, Case
 from benchmarks.contender import Contender
 from benchmarks.load import Timing
-from benchmarks.peers import PEERS
+from benchmarks.plugins import CLUSTER, NODE
 
 _ROUNDS = 3
+_ROUNDS_MAX = 100
+_REPEATS = 20
+_REPEATS_QUICK = 2
 _FULL = Timing(warm_up_s=2.0, measure_s=7.0)
 _QUICK = Timing(warm_up_s=1.0, measure_s=2.0)
 _DIRECTORY = Path(__file__).resolve().parent.parent / ".bench"
 
 
 def main() -> int:
-    cases = [*compare.CASES, *plugins.CASES]
-    contenders = [*plugins.CONTENDERS, *PEERS]
-    arguments = _arguments(cases, contenders)
-    cases, contenders = _selected(arguments.only, cases, contenders)
+    arguments = _arguments()
+    section = NODE if not arguments.cluster else CLUSTER
+    cases, contenders = _selected(arguments.only, section)
     say = _progress(time.monotonic)
 
     cores = sorted(os.sched_getaffinity(0))
-    server_core, load_core = cores[0], cores[min(1, len(cores) - 1)]
+    server_cores, load_cores = (cores[:1], cores[1:2] or cores[:1])
+    if section is CLUSTER:
+        server_cores = load_cores = cores
     if len(cores) == 1:
         say("this machine has one core: server and load share it, ratios say little")
     missing = {c.name: report.NotMeasured(why) for c in contenders if (why := c.absent())}
@@ -48,9 +53,10 @@ def main() -> int:
     _remove_leftovers()
     bench = Bench(
         directory=_DIRECTORY / str(os.getpid()),
-        server_core=server_core,
-        load_core=load_core,
-        rounds=1 if arguments.quick else arguments.rounds,
+        server_cores=server_cores,
+        load_cores=load_cores,
+        rounds=1 if arguments.quick else arguments.rounds or _ROUNDS,
+        repeats=arguments.rounds or (_REPEATS_QUICK if arguments.quick else _REPEATS),
         quick=arguments.quick,
         timing=_QUICK if arguments.quick else _FULL,
         contenders=[c for c in contenders if c.name not in missing],
@@ -60,7 +66,7 @@ def main() -> int:
     )
     bench.directory.mkdir(parents=True)
     try:
-        os.sched_setaffinity(0, {load_core})
+        os.sched_setaffinity(0, load_cores)
         results = uvloop.run(_run(cases, bench))
     except (KeyboardInterrupt, asyncio.CancelledError):
         say("stopped; the servers are stopped too")
@@ -77,7 +83,7 @@ def main() -> int:
     )
     print(report.text(done), end="")
     if arguments.write is not None:
-        report.write_markdown(done, arguments.write)
+        report.write_markdown(done, arguments.write, section.title)
         say(f"written to {arguments.write}")
     return 0
 
@@ -94,15 +100,23 @@ async def _run(cases: Sequence[Case], bench: Bench) -> list[report.Result]:
     return results
 
 
-def _arguments(cases: Sequence[Case], contenders: Sequence[Contender]) -> argparse.Namespace:
+def _arguments() -> argparse.Namespace:
+    sections = [NODE, CLUSTER]
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
-        description="Measure ss-govern beside etcd and ZooKeeper, all durable, on one core each.",
-        epilog=(
-            f"cases: {', '.join(case.name for case in cases)};"
-            f" servers: {', '.join(c.name.lower() for c in contenders)}"
+        description="Measure ss-govern beside etcd and ZooKeeper, all durable: single nodes on a"
+        " core each, or (--cluster) three of each kind on all cores.",
+        epilog="; ".join(
+            [
+                *(
+                    f"cases of {s.title}: {', '.join(case.name for case in s.cases)}"
+                    for s in sections
+                ),
+                f"servers: {', '.join(c.name.lower() for c in NODE.contenders)}",
+            ]
         ),
     )
+    parser.add_argument("--cluster", action="store_true", help="the cases of a cluster")
     parser.add_argument("--quick", action="store_true", help="one short round: a smoke test")
     parser.add_argument(
         "--only",
@@ -111,27 +125,36 @@ def _arguments(cases: Sequence[Case], contenders: Sequence[Contender]) -> argpar
         metavar="NAME,...",
         help="only these cases and these servers",
     )
-    parser.add_argument("--rounds", type=int, default=_ROUNDS, help="default %(default)s")
+    parser.add_argument(
+        "--rounds",
+        type=int,
+        default=0,
+        help=f"rounds of each comparison (default {_ROUNDS}), or how often what is provoked"
+        f" is provoked (default {_REPEATS})",
+    )
     parser.add_argument(
         "--write", type=Path, metavar="FILE", help="put the figures into this Markdown file"
     )
     arguments = parser.parse_args()
-    known = {case.name for case in cases} | {c.name.lower() for c in contenders}
+    names = {s.title: {case.name for case in s.cases} for s in sections}
+    known = {c.name.lower() for c in NODE.contenders}.union(*names.values())
     unknown = [name for name in arguments.only if name not in known]
     if unknown:
         parser.error(f"--only: no case or server is called {', '.join(unknown)}")
-    if not 1 <= arguments.rounds <= 20:
-        parser.error("--rounds: 1 to 20")
+    asked = names[NODE.title].intersection(arguments.only)
+    arguments.cluster |= bool(names[CLUSTER.title].intersection(arguments.only))
+    if asked and arguments.cluster:
+        parser.error(f"--only: {', '.join(sorted(asked))} is of a single node; run it by itself")
+    if not 0 <= arguments.rounds <= _ROUNDS_MAX:
+        parser.error(f"--rounds: 1 to {_ROUNDS_MAX}")
     return arguments
 
 
-def _selected(
-    only: Sequence[str], cases: Sequence[Case], contenders: Sequence[Contender]
-) -> tuple[list[Case], list[Contender]]:
+def _selected(only: Sequence[str], section: plugins.Section) -> tuple[list[Case], list[Contender]]:
     """Return the cases and servers named; all of a sort of which none is named."""
-    some_cases = [case for case in cases if case.name in only]
-    some_contenders = [c for c in contenders if c.name.lower() in only]
-    return some_cases or list(cases), some_contenders or list(contenders)
+    some_cases = [case for case in section.cases if case.name in only]
+    some_contenders = [c for c in section.contenders if c.name.lower() in only]
+    return some_cases or list(section.cases), some_contenders or list(section.contenders)
 
 
 def _remove_leftovers() -> None:
@@ -161,11 +184,10 @@ def _machine(bench: Bench, cores: Sequence[int]) -> list[str]:
         platform.machine(),
     )
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
-    place = (
-        "one core for both"
-        if len(cores) == 1
-        else (f"server on core {bench.server_core}, load on core {bench.load_core}")
-    )
+    if bench.is_shared:
+        place = f"servers and load together on {len(cores)} of them"
+    else:
+        place = f"server on core {bench.server_cores[0]}, load on core {bench.load_cores[0]}"
     system = f"{platform.system()} {platform.release()}, Python {platform.python_version()}"
     rounds = "a smoke test, figures mean little: " if bench.quick else ""
     rounds += f"median of {bench.rounds} rounds of {bench.timing.measure_s:.0f} s"

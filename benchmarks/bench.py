@@ -21,12 +21,14 @@ class Bench:
     """One invocation. `missing` names the contenders that cannot be started, and why.
 
     `directory` is on the disk of the checkout; whatever a case leaves in it is removed.
+    `repeats` is how often a case that provokes something does so.
     """
 
     directory: Path
-    server_core: int
-    load_core: int
+    server_cores: Sequence[int]
+    load_cores: Sequence[int]
     rounds: int
+    repeats: int
     quick: bool
     timing: Timing
     contenders: Sequence[Contender]
@@ -34,9 +36,14 @@ class Bench:
     value: bytes
     say: Callable[[str], None]
 
+    @property
+    def is_shared(self) -> bool:
+        """Whether servers and load have the same cores, as several servers must on two."""
+        return self.server_cores == self.load_cores
+
     def place(self, name: str) -> Place:
         """Return where a server of this name runs; its directory is not made yet."""
-        return Place(self.directory / name.lower(), self.server_core, self.load_core)
+        return Place(self.directory / name.lower(), self.server_cores, self.load_cores)
 
     def warmed(self, contender: Contender) -> Timing:
         """Return the timing of a contender's first run after its start."""

@@ -6,7 +6,7 @@ out with the reason, and the others go on.
 """
 
 import statistics
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from benchmarks import fsync
@@ -58,16 +58,21 @@ class Loader:
         services = range(self._services, self._services + shape.connections)
         self._services += shape.connections
         observer = Observer(
-            server_pid=server.pid,
-            server_core=place.server_core,
-            load_core=place.load_core,
+            server_pids=server.pids,
+            server_cores=place.server_cores,
+            load_cores=place.load_cores,
             directory=place.directory,
         )
         await server.prepare(services)
+        addresses = server.addresses
         measurement = await drive(
-            server.address,
+            addresses,
             lambda index, tally: server.client(
-                services[index], tally, shape.in_flight, bench.value
+                addresses[index % len(addresses)],
+                services[index],
+                tally,
+                shape.in_flight,
+                bench.value,
             ),
             shape,
             timing,
@@ -84,6 +89,20 @@ class Loader:
 
 async def registrations(bench: Bench) -> list[Result]:
     """One durable write each, 64 connections with 16 in flight."""
+    return [
+        await registering(
+            bench,
+            "registrations",
+            wanted="≥ 8 × etcd put, ≥ 6 × ZooKeeper create",
+            factors={"etcd": 8.0, "ZooKeeper": 6.0},
+        )
+    ]
+
+
+async def registering(
+    bench: Bench, what: str, *, wanted: str, factors: Mapping[str, float]
+) -> Result:
+    """Load every contender with `LOADED`; `factors` is what ours has to be times the others."""
 
     async def turn(loader: Loader, rounds: Rounds) -> None:
         rounds.loaded.append(await loader.run(LOADED, loader.first_timing))
@@ -91,13 +110,14 @@ async def registrations(bench: Bench) -> list[Result]:
 
     every = await _take_turns(bench, turn)
     figures = {rounds.contender.name: _figure(rounds, "/s") for rounds in every}
+    cores = len(bench.server_cores) if bench.is_shared else 0
     result = Result(
-        f"registrations, {LOADED.connections} connections, {LOADED.in_flight} in flight each",
+        f"{what}, {LOADED.connections} connections, {LOADED.in_flight} in flight each",
         {**figures, **_left_out(bench)},
-        wanted="≥ 8 × etcd put, ≥ 6 × ZooKeeper create",
-        notes=[line for rounds in every if not rounds.failed for line in _evidence(rounds)],
+        wanted=wanted,
+        notes=[line for rounds in every if not rounds.failed for line in _evidence(rounds, cores)],
     )
-    return [_judged(result, {"etcd": 8.0, "ZooKeeper": 6.0}, more=True)]
+    return _judged(result, factors, more=True)
 
 
 async def latency(bench: Bench) -> list[Result]:
@@ -136,7 +156,7 @@ async def latency(bench: Bench) -> list[Result]:
     return [_judged(result, {FDATASYNC: 2.5}, more=False)]
 
 
-CASES: tuple[Case, ...] = (Case("registrations", registrations), Case("latency", latency))
+CASES = (Case("registrations", registrations), Case("latency", latency))
 
 
 async def _take_turns(bench: Bench, turn: Turn) -> list[Rounds]:
@@ -172,7 +192,7 @@ def _left_out(bench: Bench) -> dict[str, NotMeasured]:
     return dict(bench.missing)
 
 
-def _judged(result: Result, factors: dict[str, float], *, more: bool) -> Result:
+def _judged(result: Result, factors: Mapping[str, float], *, more: bool) -> Result:
     """Return the row with `met` set; it stays open while any of the figures is missing."""
     ratios = result.ratios()
     if any(name not in ratios for name in factors):
@@ -181,8 +201,11 @@ def _judged(result: Result, factors: dict[str, float], *, more: bool) -> Result:
     return Result(result.what, result.figures, result.wanted, met, result.notes, result.ours)
 
 
-def _evidence(rounds: Rounds) -> list[str]:
-    """Say who was at the limit: the server, its disk, or (then it must be said) the load."""
+def _evidence(rounds: Rounds, shared_cores: int) -> list[str]:
+    """Say who was at the limit: the server, its disk, or (then it must be said) the load.
+
+    `shared_cores`: how many cores servers and load had together, 0 if each had its own.
+    """
     name = rounds.contender.name
     typical = sorted(rounds.loaded, key=lambda m: m.rate)[len(rounds.loaded) // 2]
     taken = typical.shares
@@ -192,24 +215,39 @@ def _evidence(rounds: Rounds) -> list[str]:
         for loaded, deeper in zip(rounds.loaded, rounds.deeper, strict=True)
     )
     deeper = humane(statistics.median(m.rate for m in rounds.deeper), "/s")
+    if shared_cores:
+        total = shared_cores * taken.server_core
+        strangers = total - taken.server - taken.load
+        whose = {f"{shared_cores} cores": strangers}
+        shares = (
+            f"Servers {_percent(taken.server)} and load {_percent(taken.load)} of one core, of"
+            f" {shared_cores} that were {_percent(taken.server_core)} busy and"
+            f" {_percent(taken.server_core_waiting)} waiting for the disk; servers"
+            f" {humane(taken.server / typical.rate, 's')} of processor time a write;"
+            f" {_disk(typical)}"
+        )
+    else:
+        whose = {
+            "server's core": taken.server_core - taken.server,
+            "load's core": taken.load_core - taken.load,
+        }
+        shares = (
+            f"Server {_percent(taken.server)} of its core, which was"
+            f" {_percent(taken.server_core)} busy and {_percent(taken.server_core_waiting)}"
+            f" waiting for the disk; {_disk(typical)}; load {_percent(taken.load)} of its core"
+        )
     lines = [
         (
-            f"{name}, {rounds.contender.operation}: {_verdict(taken, gain)}."
-            f" Server {_percent(taken.server)} of its core, which was"
-            f" {_percent(taken.server_core)} busy and {_percent(taken.server_core_waiting)}"
-            f" waiting for the disk; {_disk(typical)}; load {_percent(taken.load)} of its core;"
+            f"{name}, {rounds.contender.operation}: {_verdict(taken, gain)}. {shares};"
             f" twice the depth {deeper} ({gain:+.0%}); p50 {humane(typical.p50_s, 's')},"
             f" p99 {humane(typical.p99_s, 's')}"
         )
     ]
-    for whose, strangers in (
-        ("server", taken.server_core - taken.server),
-        ("load", taken.load_core - taken.load),
-    ):
-        if strangers > _STRANGERS_MAX:
-            lines.append(
-                f"{name}: others used {_percent(strangers)} of the {whose}'s core meanwhile"
-            )
+    lines += [
+        f"{name}: others used {_percent(share)} of the {cores} meanwhile"
+        for cores, share in whose.items()
+        if share > _STRANGERS_MAX
+    ]
     return lines
 
 
@@ -219,10 +257,10 @@ def _verdict(taken: Shares, gain: float) -> str:
     if gain > _GAIN_MAX:
         return "NOT saturated at this depth"
     if taken.server_core + taken.server_core_waiting >= _NEVER_IDLE:
-        return "saturated, its core was never idle"
+        return "saturated, its cores were never idle"
     if taken.disk is not None and taken.disk >= _NEVER_IDLE:
         return "saturated, the disk was never idle"
-    return "more load does not help, though neither core nor disk is at its limit"
+    return "more load does not help, though neither cores nor disk are at their limit"
 
 
 def _disk(measurement: Measurement) -> str:

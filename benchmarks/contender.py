@@ -1,8 +1,8 @@
 """What a server must offer to be measured, and how one is started and stopped.
 
-A contender is started with an empty directory on one core, prepared, loaded through
-connections it builds itself, asked whether it really holds what it acknowledged, stopped
-by its own process id, and its directory is removed.
+A contender is one process or, in a cluster, several. It is started with an empty directory on
+the cores it is given, prepared, loaded through connections it builds itself, asked whether it
+really holds what it acknowledged, stopped by its own process ids, and its directory is removed.
 """
 
 import asyncio
@@ -20,6 +20,7 @@ from typing import Protocol
 from benchmarks.load import ClosedLoop, LoadError, Tally
 
 HOST = "127.0.0.1"
+Address = tuple[str, int]
 START_S_MAX = 60.0
 STOP_S_MAX = 20.0
 
@@ -33,24 +34,31 @@ class Place:
     """Where a server runs: an own directory, and the cores of the server and of the load."""
 
     directory: Path
-    server_core: int
-    load_core: int
+    server_cores: Sequence[int]
+    load_cores: Sequence[int]
+
+    def member(self, number: int) -> "Place":
+        """Return where one process of several runs."""
+        return Place(self.directory / str(number), self.server_cores, self.load_cores)
 
 
 class Server(Protocol):
     """A running server. `services` are numbers that make keys of separate runs distinct."""
 
     @property
-    def pid(self) -> int: ...
+    def pids(self) -> Sequence[int]: ...
 
     @property
-    def address(self) -> tuple[str, int]: ...
+    def addresses(self) -> Sequence[Address]:
+        """Where clients connect; several take turns."""
 
     async def prepare(self, services: Sequence[int], /) -> None:
         """Do what has to exist before the first request, parents of keys for instance."""
 
-    def client(self, service: int, tally: Tally, in_flight: int, value: bytes) -> ClosedLoop:
-        """Build a connection that writes new keys of this service for ever."""
+    def client(
+        self, address: Address, service: int, tally: Tally, in_flight: int, value: bytes
+    ) -> ClosedLoop:
+        """Build a connection to `address` that writes new keys of this service for ever."""
 
     async def confirm(self, services: Sequence[int], acked: int, /) -> None:
         """Raise `LoadError` unless the server holds exactly what it acknowledged."""
@@ -91,14 +99,14 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def on_core(core: int) -> Iterator[None]:
-    """Run the calling thread on one core; a process started meanwhile inherits it.
+def on_cores(cores: Sequence[int]) -> Iterator[None]:
+    """Run the calling thread on these cores; a process started meanwhile inherits them.
 
     Set before the start and not after it: runtimes count their cores once, at the start,
     and threads that already run keep the mask they were born with.
     """
     mine = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {core})
+    os.sched_setaffinity(0, cores)
     try:
         yield
     finally:
@@ -109,7 +117,7 @@ def on_core(core: int) -> Iterator[None]:
 async def running(
     argv: Sequence[str], place: Place, *, files: Mapping[str, str] | None = None
 ) -> AsyncIterator["Process"]:
-    """Run a command on the server's core in a directory that holds just `files`.
+    """Run a command on the server's cores in a directory that holds just `files`.
 
     Stops it and removes the directory after.
 
@@ -118,11 +126,12 @@ async def running(
     shutil.rmtree(place.directory, ignore_errors=True)
     place.directory.mkdir(parents=True)
     for name, text in (files or {}).items():
+        (place.directory / name).parent.mkdir(parents=True, exist_ok=True)
         (place.directory / name).write_text(text)
     log = place.directory / "server.log"
-    with log.open("wb") as output, on_core(place.server_core):
+    with log.open("wb") as output, on_cores(place.server_cores):
         process = subprocess.Popen(
-            [*_dying_with_us(), *argv],
+            [*dying_with_us(), *argv],
             cwd=place.directory,
             stdin=subprocess.DEVNULL,
             stdout=output,
@@ -169,7 +178,7 @@ class Process:
         return "\n".join(self._log.read_text(errors="replace").splitlines()[-count:])
 
 
-def _dying_with_us() -> list[str]:
+def dying_with_us() -> list[str]:
     """Return what makes a server stop if this process is killed, where the system has it.
 
     It replaces itself by the server, so the process id is the server's.

@@ -10,6 +10,7 @@ intervals of less than a second mean little.
 
 import asyncio
 import os
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,8 +48,9 @@ class Reading:
 class Shares:
     """Shares of an interval, 0 to 1, and disk flushes per second.
 
-    `server` and `load` are of one core, however many the process used. A core's own share
-    holds the kernel's work for it too, and whatever strangers ran there.
+    `server` and `load` are of one core, however many the processes used. A core's own share
+    holds the kernel's work for it too, and whatever strangers ran there; that of several cores
+    is their mean.
     """
 
     seconds: float
@@ -86,6 +88,15 @@ def core_times(core: int) -> CoreTimes:
     raise LookupError(f"/proc/stat has no core {core}")
 
 
+def _sum(times: Iterable[CoreTimes]) -> CoreTimes:
+    every = list(times)
+    return CoreTimes(
+        sum(each.busy_s for each in every),
+        sum(each.idle_s for each in every),
+        sum(each.waiting_s for each in every),
+    )
+
+
 def disk_times(directory: Path) -> DiskTimes | None:
     """Return what the directory's disk did since boot; None if it has no counters.
 
@@ -102,23 +113,31 @@ def disk_times(directory: Path) -> DiskTimes | None:
 
 
 class Observer:
-    """Reads all the clocks that concern one server under load, at one moment."""
+    """Reads all the clocks that concern servers under load, at one moment.
+
+    Servers and load may share cores; several cores are read as one.
+    """
 
     def __init__(
-        self, *, server_pid: int, server_core: int, load_core: int, directory: Path
+        self,
+        *,
+        server_pids: Sequence[int],
+        server_cores: Sequence[int],
+        load_cores: Sequence[int],
+        directory: Path,
     ) -> None:
-        self._server_pid = server_pid
-        self._server_core = server_core
-        self._load_core = load_core
+        self._server_pids = server_pids
+        self._server_cores = server_cores
+        self._load_cores = load_cores
         self._directory = directory
 
     def read(self) -> Reading:
         return Reading(
             at_s=asyncio.get_running_loop().time(),
-            server_s=process_cpu_s(self._server_pid),
+            server_s=sum(process_cpu_s(pid) for pid in self._server_pids),
             load_s=process_cpu_s(os.getpid()),
-            server_core=core_times(self._server_core),
-            load_core=core_times(self._load_core),
+            server_core=_sum(core_times(core) for core in self._server_cores),
+            load_core=_sum(core_times(core) for core in self._load_cores),
             disk=disk_times(self._directory),
         )
 

@@ -11,7 +11,7 @@ answers still outstanding at its end.
 import asyncio
 import gc
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import cast
@@ -146,13 +146,15 @@ async def connect(
 
 
 async def drive(
-    address: tuple[str, int],
+    addresses: Sequence[tuple[str, int]],
     make: Callable[[int, Tally], ClosedLoop],
     shape: Shape,
     timing: Timing,
     observer: Observer,
 ) -> Measurement:
-    """Load a server for warm-up and measurement; `make(i, tally)` builds connection i.
+    """Load servers for warm-up and measurement; `make(i, tally)` builds connection i.
+
+    Connection i goes to the address whose turn it is.
 
     All requests sent have been answered when this returns.
     """
@@ -162,6 +164,7 @@ async def drive(
     gc.disable()  # nothing here makes cycles; a full collection would only add a pause
     try:
         for index in range(shape.connections):
+            address = addresses[index % len(addresses)]
             clients += [await connect(*address, partial(make, index, tally))]
         for client in clients:
             client.begin()

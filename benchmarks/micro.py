@@ -113,7 +113,7 @@ async def registrations_us(count: int, depth: int = 16) -> float:
     path = Path()
     task = asyncio.create_task(path.log.run())
     sink = Sink()
-    load = Registering(1, Tally(), depth)
+    load = Registering([1], Tally(), depth)
     load.transport = sink
     requests = []
     for _ in range(count // depth):

@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Sequence
 
-from benchmarks.contender import HOST, Place, Process, free_port, running
+from benchmarks.contender import HOST, Address, Place, Process, free_port, running
 from benchmarks.load import ClosedLoop, LoadError, Tally, connect
 from ssgovern.cli.load import hello, registrations
 from ssgovern.version import __version__
@@ -32,11 +32,13 @@ def service_key(number: int) -> model_pb2.ServiceKey:
 
 
 class Registering(ClosedLoop):
-    """A session that registers new instances of one service for ever."""
+    """A session that registers new instances for ever, of services that take turns."""
 
-    def __init__(self, service: int, tally: Tally, in_flight: int) -> None:
+    def __init__(self, services: Sequence[int], tally: Tally, in_flight: int) -> None:
         super().__init__(tally, in_flight)
-        self._requests = registrations(service_key(service), persistent=True)
+        self._requests = [
+            registrations(service_key(service), persistent=True) for service in services
+        ]
         self._number = 0
         self._reader = FrameReader()
         self._sent: dict[int, float] = {}
@@ -54,7 +56,12 @@ class Registering(ClosedLoop):
             for n in range(number + 1, number + count + 1):
                 self._sent[n] = now
         self._number = number + count
-        self.transport.write(self._requests.frames(number + 1, count))
+        requests = self._requests
+        if len(requests) == 1:
+            self.transport.write(requests[0].frames(number + 1, count))
+            return
+        numbers = range(number + 1, number + count + 1)
+        self.transport.write(b"".join([requests[n % len(requests)].frames(n, 1) for n in numbers]))
 
     def data_received(self, data: bytes) -> None:
         reader = self._reader
@@ -105,8 +112,10 @@ class OurServer:
 
     def __init__(self, process: Process, port: int) -> None:
         self.pid = process.pid
+        self.pids = [process.pid]
         self.process = process
         self.address = (HOST, port)
+        self.addresses = [self.address]
         self._instances = 0
 
     async def open(self) -> None:
@@ -115,9 +124,11 @@ class OurServer:
     async def prepare(self, _services: Sequence[int]) -> None:
         """Nothing: services need no parents."""
 
-    def client(self, service: int, tally: Tally, in_flight: int, value: bytes) -> ClosedLoop:
+    def client(
+        self, _address: Address, service: int, tally: Tally, in_flight: int, value: bytes
+    ) -> ClosedLoop:
         del value  # the instance itself is registered; `value` is the same, encoded
-        return Registering(service, tally, in_flight)
+        return Registering([service], tally, in_flight)
 
     async def confirm(self, _services: Sequence[int], acked: int) -> None:
         status = await self.status()
@@ -135,25 +146,30 @@ class OurServer:
 
     async def status(self) -> native_pb2.StatusResponse:
         """Ask the node about itself."""
-        found: list[native_pb2.StatusResponse] = []
+        return await status(self.address)
 
-        class Asking(ClosedLoop):
-            def connection_made(self, transport: asyncio.BaseTransport) -> None:
-                super().connection_made(transport)
-                assert self.transport is not None
-                ask = encode_frame(Kind.REQUEST, MessageType.STATUS, 1, b"")
-                self.transport.write(hello() + ask)
 
-            def data_received(self, data: bytes) -> None:
-                reader.receive_data(data)
-                while (frame := reader.next_frame()) is not None:
-                    if frame[2] == MessageType.STATUS:
-                        found.append(native_pb2.StatusResponse.FromString(frame[4]))
-                        self.ready.set_result(None)
+async def status(address: Address) -> native_pb2.StatusResponse:
+    """Ask a node about itself."""
+    found: list[native_pb2.StatusResponse] = []
 
-        reader = FrameReader()
-        tally = Tally(requests_max=1)
-        client = await connect(*self.address, lambda: Asking(tally, 1), within_s=_PROBE_S_MAX)
-        if client.transport is not None:
-            client.transport.close()
-        return found[0]
+    class Asking(ClosedLoop):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            super().connection_made(transport)
+            assert self.transport is not None
+            ask = encode_frame(Kind.REQUEST, MessageType.STATUS, 1, b"")
+            self.transport.write(hello() + ask)
+
+        def data_received(self, data: bytes) -> None:
+            reader.receive_data(data)
+            while (frame := reader.next_frame()) is not None:
+                if frame[2] == MessageType.STATUS:
+                    found.append(native_pb2.StatusResponse.FromString(frame[4]))
+                    self.ready.set_result(None)
+
+    reader = FrameReader()
+    tally = Tally(requests_max=1)
+    client = await connect(*address, lambda: Asking(tally, 1), within_s=_PROBE_S_MAX)
+    if client.transport is not None:
+        client.transport.close()
+    return found[0]

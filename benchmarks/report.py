@@ -11,8 +11,8 @@ from typing import Literal
 
 Unit = Literal["/s", "s", "bytes", "share", ""]
 
-_BEGIN = "<!-- figures: written by make bench, do not edit by hand -->"
-_END = "<!-- end of figures -->"
+_BEGIN = "<!-- figures of {}: written by make bench, do not edit by hand -->"
+_END = "<!-- end of figures of {} -->"
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,10 +113,10 @@ def text(report: Report) -> str:
     return "\n".join(lines) + "\n"
 
 
-def markdown(report: Report) -> str:
+def markdown(report: Report, title: str) -> str:
     """Return the section for docs/benchmarks.md, between the lines that mark it."""
     head, rows = _grid(report.results)
-    lines = [_BEGIN, ""]
+    lines = [_BEGIN.format(title), ""]
     lines += [f"- {line}" for line in [*report.machine, *report.versions]]
     lines += [f"- command: `{report.command}`", ""]
     lines.append("| " + " | ".join(head) + " |")
@@ -126,16 +126,17 @@ def markdown(report: Report) -> str:
         notes = _notes(result)
         if notes:
             lines += ["", f"**{result.what}**", "", *(f"- {note}" for note in notes)]
-    return "\n".join([*lines, "", _END, ""])
+    return "\n".join([*lines, "", _END.format(title), ""])
 
 
-def write_markdown(report: Report, path: Path) -> None:
-    """Put the section into a file, in place of the one it has; all else stays as it is."""
-    section = markdown(report)
+def write_markdown(report: Report, path: Path, title: str) -> None:
+    """Put a section into a file, in place of what it has of it; all else stays as it is."""
+    section = markdown(report, title)
     before = path.read_text() if path.exists() else "# Benchmarks\n\n"
-    start, end = before.find(_BEGIN), before.find(_END)
+    last_line = _END.format(title)
+    start, end = before.find(_BEGIN.format(title)), before.find(last_line)
     if start >= 0 and end > start:
-        after = before[end + len(_END) :].removeprefix("\n")
+        after = before[end + len(last_line) :].removeprefix("\n")
         path.write_text(before[:start] + section + after)
     else:
         path.write_text(before.rstrip("\n") + "\n\n" + section)

@@ -1,4 +1,4 @@
-"""etcd as a contender: one member, all durable, `etcdserverpb.KV/Put` of new keys.
+"""etcd as a contender: one member or several, all durable, `etcdserverpb.KV/Put` of new keys.
 
 What it really holds is asked of etcd itself: each put raises the store's revision by one,
 so the revision after a run must exceed the one before by exactly the puts acknowledged.
@@ -8,9 +8,9 @@ import asyncio
 import contextlib
 import shutil
 import subprocess
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 
-from benchmarks.contender import HOST, Place, Process, free_port, running
+from benchmarks.contender import HOST, Address, Place, Process, free_port, running
 from benchmarks.load import ClosedLoop, LoadError, Tally, connect
 from benchmarks.payload import NUMBER_DIGITS, field_bytes, key_prefix, varint
 from benchmarks.peers.http2 import UnaryClient
@@ -25,12 +25,16 @@ _PROBE_S_MAX = 5.0
 
 
 class Etcd:
-    """The Debian package `etcd-server`."""
+    """The Debian package `etcd-server`, with as many members as wanted."""
 
     name = "etcd"
     operation = "put"
     warm_up_s = 2.0
-    settings = "one member, defaults (fsync on)"
+
+    def __init__(self, members: int = 1) -> None:
+        self._members = range(1, members + 1)
+        count = "one member" if members == 1 else f"{members} members"
+        self.settings = f"{count}, defaults (fsync on)"
 
     def absent(self) -> str | None:
         if shutil.which("etcd") is None:
@@ -43,31 +47,43 @@ class Etcd:
 
     @contextlib.asynccontextmanager
     async def start(self, place: Place) -> AsyncIterator["EtcdServer"]:
-        client, peer = f"http://{HOST}:{free_port()}", f"http://{HOST}:{free_port()}"
-        argv = [
-            "etcd",
-            *("--name", "bench"),
-            *("--data-dir", str(place.directory / "data")),
-            *("--listen-client-urls", client),
-            *("--advertise-client-urls", client),
-            *("--listen-peer-urls", peer),
-            *("--initial-advertise-peer-urls", peer),
-            *("--initial-cluster", f"bench={peer}"),
-            *("--logger", "zap"),
-            *("--log-level", "error"),
-        ]
-        async with running(argv, place) as process:
-            server = EtcdServer(process, int(client.rpartition(":")[2]))
-            await process.until_serving(server.open)
+        ports = [free_port() for _ in self._members]
+        peers = {n: f"http://{HOST}:{free_port()}" for n in self._members}
+        async with contextlib.AsyncExitStack() as stack:
+            processes = [
+                await stack.enter_async_context(
+                    running(_argv(place.member(n), n, port, peers), place.member(n))
+                )
+                for n, port in zip(self._members, ports, strict=True)
+            ]
+            server = EtcdServer(processes, ports)
+            for process in processes:
+                await process.until_serving(server.open)
             yield server
+
+
+def _argv(place: Place, number: int, port: int, peers: Mapping[int, str]) -> list[str]:
+    client = f"http://{HOST}:{port}"
+    return [
+        "etcd",
+        *("--name", f"bench-{number}"),
+        *("--data-dir", str(place.directory / "data")),
+        *("--listen-client-urls", client),
+        *("--advertise-client-urls", client),
+        *("--listen-peer-urls", peers[number]),
+        *("--initial-advertise-peer-urls", peers[number]),
+        *("--initial-cluster", ",".join(f"bench-{n}={url}" for n, url in peers.items())),
+        *("--logger", "zap"),
+        *("--log-level", "error"),
+    ]
 
 
 class EtcdServer:
     """A running etcd."""
 
-    def __init__(self, process: Process, port: int) -> None:
-        self.pid = process.pid
-        self.address = (HOST, port)
+    def __init__(self, processes: Sequence[Process], ports: Sequence[int]) -> None:
+        self.pids = [process.pid for process in processes]
+        self.addresses = [(HOST, port) for port in ports]
         self._revision = 0
 
     async def open(self) -> None:
@@ -76,8 +92,10 @@ class EtcdServer:
     async def prepare(self, _services: Sequence[int]) -> None:
         """Nothing: keys need no parents."""
 
-    def client(self, service: int, tally: Tally, in_flight: int, value: bytes) -> ClosedLoop:
-        return self._client(service, tally, in_flight, value)
+    def client(
+        self, address: Address, service: int, tally: Tally, in_flight: int, value: bytes
+    ) -> ClosedLoop:
+        return self._client(address, service, tally, in_flight, value)
 
     async def confirm(self, _services: Sequence[int], acked: int) -> None:
         revision = await self._probe()
@@ -86,13 +104,15 @@ class EtcdServer:
         if held != acked:
             raise LoadError(f"etcd acknowledged {acked} puts and holds {held}")
 
-    def _client(self, service: int, tally: Tally, in_flight: int, value: bytes) -> UnaryClient:
+    def _client(
+        self, address: Address, service: int, tally: Tally, in_flight: int, value: bytes
+    ) -> UnaryClient:
         prefix = key_prefix(service)
         key_length = varint(len(prefix) + NUMBER_DIGITS)
         return UnaryClient(
             tally,
             in_flight,
-            authority=f"{HOST}:{self.address[1]}",
+            authority=f"{address[0]}:{address[1]}",
             method=_PUT,
             before=bytes([_KEY << 3 | 2]) + key_length + prefix,
             digits=NUMBER_DIGITS,
@@ -100,15 +120,16 @@ class EtcdServer:
         )
 
     async def _probe(self) -> int:
-        """Put one key and return the revision it got."""
+        """Put one key and return the revision it got. Any member puts it behind all others."""
+        address = self.addresses[0]
         tally = Tally(requests_max=1)
         clients: list[UnaryClient] = []
 
         def make() -> ClosedLoop:
-            clients.append(self._client(_PROBE_SERVICE, tally, 1, b"probe"))
+            clients.append(self._client(address, _PROBE_SERVICE, tally, 1, b"probe"))
             return clients[0]
 
-        await connect(*self.address, make, within_s=_PROBE_S_MAX)
+        await connect(*address, make, within_s=_PROBE_S_MAX)
         client = clients[0]
         try:
             client.begin()

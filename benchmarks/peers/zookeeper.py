@@ -1,7 +1,7 @@
-"""ZooKeeper as a contender: standalone, all durable, `create` of persistent znodes.
+"""ZooKeeper as a contender: standalone or an ensemble, all durable, `create` of znodes.
 
-Persistent and not ephemeral: both are logged and synced alike, but an ephemeral one is in
-addition kept per session and deleted at its end, which would be measured with it.
+Persistent znodes and not ephemeral ones: both are logged and synced alike, but an ephemeral one
+is in addition kept per session and deleted at its end, which would be measured with it.
 What it really holds is asked of ZooKeeper itself: the parents' children are counted.
 """
 
@@ -12,7 +12,7 @@ import subprocess
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
-from benchmarks.contender import HOST, Place, Process, free_port, running
+from benchmarks.contender import HOST, Address, Place, Process, free_port, running
 from benchmarks.load import ClosedLoop, LoadError, Tally
 from benchmarks.payload import NUMBER_DIGITS, PARENT, key_prefix
 from benchmarks.peers.jute import NODE_EXISTS, Caller, CreateClient
@@ -20,8 +20,10 @@ from benchmarks.peers.jute import NODE_EXISTS, Caller, CreateClient
 _JAR = Path("/usr/share/java/zookeeper.jar")
 _LOGGING = ("slf4j-log4j12.jar", "log4j-1.2.jar")
 _HEAP = "4g"
+_HEAP_OF_MEMBER = "2g"
 _CALL_S_MAX = 20.0
 _PROBE_S_MAX = 2.0
+_FOLLOWER_S_MAX = 10.0
 
 _CONFIG = """\
 tickTime=2000
@@ -33,6 +35,10 @@ forceSync=yes
 admin.enableServer=false
 4lw.commands.whitelist=
 globalOutstandingLimit={outstanding}
+"""
+_ENSEMBLE = """\
+initLimit=10
+syncLimit=5
 """
 # By default ZooKeeper stops reading from its clients above 1,000 requests outstanding in
 # all; the load holds 1,024 and, to see whether it was saturated, twice as many.
@@ -54,10 +60,15 @@ class ZooKeeper:
     warm_up_s = 15.0
     # Its throughput still doubles after the first seconds: the JVM compiles what is hot, and
     # here on the very core that serves.
-    settings = (
-        f"standalone, forceSync=yes, snapCount default, globalOutstandingLimit={_OUTSTANDING_MAX},"
-        f" JVM heap {_HEAP}, serial collector"
-    )
+
+    def __init__(self, members: int = 1) -> None:
+        self._members = range(1, members + 1)
+        self._heap = _HEAP if members == 1 else _HEAP_OF_MEMBER
+        count = "standalone" if members == 1 else f"{members} servers"
+        self.settings = (
+            f"{count}, forceSync=yes, snapCount default,"
+            f" globalOutstandingLimit={_OUTSTANDING_MAX}, JVM heap {self._heap}, serial collector"
+        )
 
     def absent(self) -> str | None:
         missing = [what for what in ("java",) if shutil.which(what) is None]
@@ -77,11 +88,22 @@ class ZooKeeper:
 
     @contextlib.asynccontextmanager
     async def start(self, place: Place) -> AsyncIterator["ZooKeeperServer"]:
-        port = free_port()
-        argv = [
+        ports = [free_port() for _ in self._members]
+        async with contextlib.AsyncExitStack() as stack:
+            processes = [
+                await stack.enter_async_context(running(self._argv(), place.member(n), files=files))
+                for n, files in self._files(place, ports).items()
+            ]
+            server = ZooKeeperServer(processes, ports)
+            for process in processes:
+                await process.until_serving(server.open)
+            yield server
+
+    def _argv(self) -> list[str]:
+        return [
             "java",
-            f"-Xms{_HEAP}",
-            f"-Xmx{_HEAP}",
+            f"-Xms{self._heap}",
+            f"-Xmx{self._heap}",
             "-XX:+UseSerialGC",
             "-Dzookeeper.jmx.log4j.disable=true",
             "-Dlog4j.configuration=file:log4j.properties",
@@ -89,16 +111,28 @@ class ZooKeeper:
             "org.apache.zookeeper.server.quorum.QuorumPeerMain",
             "zoo.cfg",
         ]
-        files = {
-            "zoo.cfg": _CONFIG.format(
-                data=place.directory / "data", port=port, host=HOST, outstanding=_OUTSTANDING_MAX
-            ),
-            "log4j.properties": _LOG_CONFIG,
-        }
-        async with running(argv, place, files=files) as process:
-            server = ZooKeeperServer(process, port)
-            await process.until_serving(server.open)
-            yield server
+
+    def _files(self, place: Place, ports: Sequence[int]) -> dict[int, dict[str, str]]:
+        """Return the files of each member, by its number."""
+        ensemble = ""
+        if len(self._members) > 1:
+            ensemble = _ENSEMBLE + "".join(
+                f"server.{n}={HOST}:{free_port()}:{free_port()}\n" for n in self._members
+            )
+        files: dict[int, dict[str, str]] = {}
+        for n, port in zip(self._members, ports, strict=True):
+            config = _CONFIG.format(
+                data=place.member(n).directory / "data",
+                port=port,
+                host=HOST,
+                outstanding=_OUTSTANDING_MAX,
+            )
+            files[n] = {
+                "zoo.cfg": config + ensemble,
+                "log4j.properties": _LOG_CONFIG,
+                "data/myid": str(n),
+            }
+        return files
 
     def _jars(self) -> list[Path]:
         return [_JAR, *(_JAR.with_name(name) for name in _LOGGING)]
@@ -107,50 +141,64 @@ class ZooKeeper:
 class ZooKeeperServer:
     """A running ZooKeeper."""
 
-    def __init__(self, process: Process, port: int) -> None:
-        self.pid = process.pid
-        self.address = (HOST, port)
+    def __init__(self, processes: Sequence[Process], ports: Sequence[int]) -> None:
+        self.pids = [process.pid for process in processes]
+        self.addresses = [(HOST, port) for port in ports]
 
     async def open(self) -> None:
-        # Short: while ZooKeeper starts it may accept a connection and forget it.
-        async with self._caller(within_s=_PROBE_S_MAX):
-            pass
+        for address in self.addresses:
+            # Short: while ZooKeeper starts it may accept a connection and forget it.
+            async with _caller(address, within_s=_PROBE_S_MAX):
+                pass
 
     async def prepare(self, services: Sequence[int]) -> None:
         """Create the parents of all keys."""
         parts = PARENT.strip("/").split("/")
         paths = ["/" + "/".join(parts[: i + 1]) for i in range(len(parts))]
-        async with self._caller() as caller:
+        async with _caller(self.addresses[0]) as caller:
             for path in [*(path.encode() for path in paths), *map(_parent, services)]:
                 error = await caller.create(path)
                 if error not in (0, NODE_EXISTS):
                     raise LoadError(f"ZooKeeper answered {error} to create {path.decode()}")
 
-    def client(self, service: int, tally: Tally, in_flight: int, value: bytes) -> ClosedLoop:
+    def client(
+        self, _address: Address, service: int, tally: Tally, in_flight: int, value: bytes
+    ) -> ClosedLoop:
         return CreateClient(
             tally, in_flight, prefix=key_prefix(service), digits=NUMBER_DIGITS, value=value
         )
 
     async def confirm(self, services: Sequence[int], acked: int) -> None:
-        async with self._caller() as caller:
-            held = sum([await caller.children(_parent(service)) for service in services])
-        if held != acked:
-            raise LoadError(f"ZooKeeper acknowledged {acked} creates and holds {held}")
+        deadline = asyncio.get_running_loop().time() + _FOLLOWER_S_MAX
+        for address in self.addresses:
+            held = await _held(address, services)
+            # A follower may be behind what the others have acknowledged.
+            while held != acked and asyncio.get_running_loop().time() < deadline:
+                await asyncio.sleep(0.2)
+                held = await _held(address, services)
+            if held != acked:
+                raise LoadError(f"ZooKeeper acknowledged {acked} creates and holds {held}")
 
-    @contextlib.asynccontextmanager
-    async def _caller(self, *, within_s: float = _CALL_S_MAX) -> AsyncIterator[Caller]:
-        try:
-            async with asyncio.timeout(within_s):
-                caller = Caller(*await asyncio.open_connection(*self.address))
-                try:
-                    await caller.open()
-                    yield caller
-                finally:
-                    caller.close()
-        except asyncio.IncompleteReadError:
-            raise LoadError("ZooKeeper closed the connection") from None
-        except TimeoutError:
-            raise LoadError(f"ZooKeeper did not answer within {within_s} s") from None
+
+async def _held(address: Address, services: Sequence[int]) -> int:
+    async with _caller(address) as caller:
+        return sum([await caller.children(_parent(service)) for service in services])
+
+
+@contextlib.asynccontextmanager
+async def _caller(address: Address, *, within_s: float = _CALL_S_MAX) -> AsyncIterator[Caller]:
+    try:
+        async with asyncio.timeout(within_s):
+            caller = Caller(*await asyncio.open_connection(*address))
+            try:
+                await caller.open()
+                yield caller
+            finally:
+                caller.close()
+    except asyncio.IncompleteReadError:
+        raise LoadError("ZooKeeper closed the connection") from None
+    except TimeoutError:
+        raise LoadError(f"ZooKeeper did not answer within {within_s} s") from None
 
 
 def _parent(service: int) -> bytes:
