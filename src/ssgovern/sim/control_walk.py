@@ -15,6 +15,7 @@ spread as they should be.
 from __future__ import annotations
 
 import argparse
+import logging
 import random
 import sys
 from collections import Counter
@@ -288,6 +289,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--mutant", choices=sorted(MUTANTS))
     options = parser.parse_args(arguments)
+    logging.disable(logging.WARNING)
     total: Counter[str] = Counter()
     failed = walk_many(
         options.walks,
