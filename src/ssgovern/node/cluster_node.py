@@ -13,6 +13,7 @@ import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from ssgovern.api.native.peer import PeerAcceptor
+from ssgovern.api.native.relay import Relays
 from ssgovern.controller.nodes import Registration
 from ssgovern.controller.standalone import decide_shard_map
 from ssgovern.errors import (
@@ -81,6 +82,7 @@ class ClusterNode(Node):
         self._root: Disk
         self._me: PeerIdentity
         self._acceptor: PeerAcceptor
+        self._relays: Relays
         self._replicated: ReplicatedLogDriver
         self._group: asyncio.TaskGroup
         self._tasks: list[asyncio.Task[None]] = []
@@ -88,6 +90,8 @@ class ClusterNode(Node):
         self._promises: Mapping[int, int] = {}
         self._joined = asyncio.Event()
         self._joining = False
+        # Its Raft is open or about to be: there must never be two on one disk.
+        self._voting = False
         self._address = ("", 0)
 
     async def _live(self) -> None:
@@ -137,6 +141,7 @@ class ClusterNode(Node):
         self._acceptor = PeerAcceptor(self._me, self._runtime, self)
         self.candidate = None
         if config.is_candidate or self._identity.candidate:
+            self._voting = True
             self.candidate = await self._open_candidate()
         self.member = MemberDriver(
             node_id,
@@ -189,6 +194,8 @@ class ClusterNode(Node):
             is_gone=self.host.is_gone,
         )
         self.host.start(self._replicated, self.registry, self._snapshot_driver.keep)
+        self._relays = Relays(self.server, node_id, beat_ms=config.session.heartbeat_interval_ms)
+        self.server.relay = self._relays
 
     async def _open_candidate(self) -> Candidate:
         candidate = await Candidate.open(
@@ -257,6 +264,7 @@ class ClusterNode(Node):
             tasks = self._tasks = [
                 group.create_task(self.host.run(), name="shards"),
                 group.create_task(self.server.run(), name="clients"),
+                group.create_task(self._relays.run(), name="relays"),
                 group.create_task(self._acceptor.run(), name="acceptor"),
                 group.create_task(self._push_driver.run(self.server), name="push"),
                 group.create_task(self._session_driver.run(self.server), name="sessions"),
@@ -352,7 +360,8 @@ class ClusterNode(Node):
         self.host.on_rows_changed(change.shards)
         self.server.push_map()
         mine = self.metadata.state.nodes.get(self._identity.node_id)
-        if mine is not None and mine.candidate and self.candidate is None:
+        if mine is not None and mine.candidate and not self._voting:
+            self._voting = True
             self._group.create_task(self._begin_candidate(), name="begin-candidate")
 
     async def _join(self, cluster_id: bytes) -> None:
@@ -362,9 +371,8 @@ class ClusterNode(Node):
 
     async def _begin_candidate(self) -> None:
         """The cluster made this node a candidate while it runs."""
-        if self.candidate is None:
-            self.candidate = await self._open_candidate()
-            self._tasks += self.candidate.start(self._group)
+        self.candidate = await self._open_candidate()
+        self._tasks += self.candidate.start(self._group)
 
     def _dial(self) -> None:
         """Dial every node there is; until the map says who, the candidates."""

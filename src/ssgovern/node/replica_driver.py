@@ -13,7 +13,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from typing import assert_never
+from typing import NamedTuple, assert_never
 
 from ssgovern import limits
 from ssgovern.errors import DiskFullError
@@ -47,6 +47,16 @@ KeepSnapshot = Callable[[ShardId, LogPosition, Sequence[bytes]], Awaitable[None]
 """Writes a shard's snapshot, durable on return. Raises DiskFullError."""
 
 
+class _Work(NamedTuple):
+    """Effects of one replica that wait for the disk, and the mark of their last `Persist`."""
+
+    group: asyncio.TaskGroup
+    hosted: HostedShard
+    replica: ReplicaLog
+    mark: int
+    effects: list[Effect]
+
+
 class ReplicaDriver:
     """The deeds of all replicas of a node."""
 
@@ -64,6 +74,8 @@ class ReplicaDriver:
         self._apply = apply
         self._keep_snapshot = keep_snapshot
         self._adopt = adopt
+        self._collecting: tuple[Write | None, list[_Work]] = (None, [])
+        """What is taken by the next batch, and the effects that wait for it."""
         self.installed = 0
 
     def do(self, group: asyncio.TaskGroup, hosted: HostedShard, effects: list[Effect]) -> None:
@@ -78,43 +90,41 @@ class ReplicaDriver:
             return
         replica = hosted.replica
         assert replica is not None, f"{hosted!r} has effects of a replica"
-        entries: list[LogEntry] = []
+        write, works = self._collecting
+        if (
+            write is None
+            or not self._driver.is_last(write)
+            or write.size_bytes > limits.BATCH_BYTES_MAX
+        ):
+            works = []
+            write = Write([], partial(self._on_written, works), partial(self._on_refused, works))
+            self._collecting = write, works
+            self._driver.write(write)
         mark = 0
         for effect in effects:
             if isinstance(effect, Persist):
-                entries += _records_of(effect, replica)
+                write.add(_records_of(effect, replica))
                 mark = effect.mark
         hosted.writes += 1
-        self._driver.write(
-            Write(
-                entries,
-                partial(self._on_written, group, hosted, replica, mark, effects),
-                partial(self._on_refused, hosted, replica),
-            )
-        )
+        works.append(_Work(group, hosted, replica, mark, effects))
 
-    def _on_written(
-        self,
-        group: asyncio.TaskGroup,
-        hosted: HostedShard,
-        replica: ReplicaLog,
-        mark: int,
-        effects: list[Effect],
-    ) -> None:
-        hosted.writes -= 1
-        if hosted.replica is not replica:
-            return
-        if mark:
-            replica.on_persisted(mark)
-        if hosted.installing:
-            hosted.held += effects
-        else:
-            self._carry_out(group, hosted, effects)
+    def _on_written(self, works: list[_Work]) -> None:
+        for group, hosted, replica, mark, effects in works:
+            hosted.writes -= 1
+            if hosted.replica is not replica:
+                continue
+            if mark:
+                replica.on_persisted(mark)
+            if hosted.installing:
+                hosted.held += effects
+            else:
+                self._carry_out(group, hosted, effects)
 
-    def _on_refused(self, hosted: HostedShard, replica: ReplicaLog) -> None:
-        hosted.writes -= 1
-        if hosted.replica is replica:
-            replica.on_append_failed()
+    def _on_refused(self, works: list[_Work]) -> None:
+        for _, hosted, replica, _, _ in works:
+            hosted.writes -= 1
+            if hosted.replica is replica:
+                replica.on_append_failed()
 
     def _carry_out(
         self, group: asyncio.TaskGroup, hosted: HostedShard, effects: Sequence[Effect]

@@ -31,14 +31,21 @@ class Write:
 
     def __init__(
         self,
-        entries: list[LogEntry],
+        entries: Sequence[LogEntry],
         on_written: Callable[[], None],
         on_refused: Callable[[], None],
     ) -> None:
-        self.entries = entries
+        self.entries: list[LogEntry] = []
         self.on_written = on_written
         self.on_refused = on_refused
-        self.size_bytes = sum(len(entry.body) for entry in entries)
+        self.size_bytes = 0
+        self.add(entries)
+
+    def add(self, entries: Sequence[LogEntry]) -> None:
+        """Add records, which is possible as long as the write is the last in the queue."""
+        self.entries += entries
+        for entry in entries:
+            self.size_bytes += len(entry.body)
 
 
 class ReplicatedLogDriver(LogDriver):
@@ -78,6 +85,10 @@ class ReplicatedLogDriver(LogDriver):
         self._writes.append(write)
         self._writes_asked += 1
         self._wake()
+
+    def is_last(self, write: Write) -> bool:
+        """Tell whether a write waits still and nothing was queued behind it."""
+        return bool(self._writes) and self._writes[-1] is write
 
     def after_all(self, done: Callable[[], None]) -> None:
         """Call `done` when all that was asked for before is on disk, or was refused."""

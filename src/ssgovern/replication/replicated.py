@@ -75,6 +75,7 @@ class ReplicatedPrimary(PrimaryLog):
 
     __slots__ = (
         "_asked",
+        "_counted",
         "_log",
         "_node_epoch",
         "_progress",
@@ -122,6 +123,8 @@ class ReplicatedPrimary(PrimaryLog):
         self._proposed: list[tuple[Member, ...]] = []
         """In-sync sets asked for at this version: one of them may be in force already."""
         self._asked: ProposeInSync | None = None
+        self._counted: list[Progress | None] | None = None
+        """All others that have to hold an entry before it commits; None: to be found anew."""
         self._sent = 0
         self._progress: dict[NodeId, Progress] = {}
         self._story: deque[str] = deque(maxlen=STORY_LINES)
@@ -334,6 +337,7 @@ class ReplicatedPrimary(PrimaryLog):
     # --- inside ----------------------------------------------------------------------------
 
     def _follow_row(self, row: Assigned, now_ms: int) -> None:
+        self._counted = None
         node_epochs = dict(row.in_sync)
         before, self._progress = self._progress, {}
         for node in sorted({*row.replicas, *node_epochs}):
@@ -417,12 +421,20 @@ class ReplicatedPrimary(PrimaryLog):
         if self.deposed or len(self.in_sync) < self._settings.min_in_sync:
             return self.committed
         own = self._persisted[self.node]
+        held = self._held()
         acks = self._settings.acks
         if acks == ACKS_ALL:
-            return min(own, *(self._held_by(node) for node in self._maximal()), own)
-        others = sorted((self._held_by(node) for node in self._maximal()), reverse=True)
-        needed = min(acks - 1, len(others))
-        return min(own, others[needed - 1]) if needed else own
+            return min(own, min(held)) if held else own
+        held.sort(reverse=True)
+        needed = min(acks - 1, len(held))
+        return min(own, held[needed - 1]) if needed else own
+
+    def _held(self) -> list[int]:
+        """Return how far each of the others holds the log that has to, for it to commit."""
+        counted = self._counted
+        if counted is None:
+            counted = self._counted = [self._progress.get(node) for node in self._maximal()]
+        return [0 if each is None or not each.confirmed else each.matched for each in counted]
 
     def _maximal(self) -> list[NodeId]:
         """Return all others that are in an in-sync set that may be in force (KIP-966)."""
@@ -430,10 +442,6 @@ class ReplicatedPrimary(PrimaryLog):
         for proposed in self._proposed:
             members += proposed
         return [node for node in dict.fromkeys(m.node for m in members) if node != self.node]
-
-    def _held_by(self, node: NodeId) -> int:
-        progress = self._progress.get(node)
-        return progress.matched if progress is not None and progress.confirmed else 0
 
     def _desired_in_sync(self, now_ms: int) -> tuple[Member, ...]:
         members = [Member(self.node, self._node_epoch)]
@@ -449,6 +457,8 @@ class ReplicatedPrimary(PrimaryLog):
 
     def _joins(self, progress: Progress) -> bool:
         """Tell whether a replica that is in no set in force or asked for may be in one."""
+        if self._counted is not None and progress in self._counted:
+            return False
         return (
             not self._proposed
             and all(member.node != progress.node for member in self.in_sync)
@@ -460,6 +470,7 @@ class ReplicatedPrimary(PrimaryLog):
         wanted = tuple(sorted(desired))
         if wanted not in self._proposed:
             self._proposed.append(wanted)
+            self._counted = None
         return ProposeInSync(self.shard, self.node, self.epoch, self.version, wanted)
 
     def _may_join(self, progress: Progress) -> bool:

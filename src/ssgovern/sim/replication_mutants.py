@@ -75,7 +75,7 @@ class _MajorityAcknowledges(ReplicatedPrimary):
         if self.deposed or len(self.in_sync) < self._settings.min_in_sync:
             return self.committed
         own = self._persisted[self.node]
-        held = sorted([own, *(self._held_by(node) for node in self._maximal())])
+        held = sorted([own, *self._held()])
         return min(own, held[(len(held) - 1) // 2])
 
 
