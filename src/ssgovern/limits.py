@@ -96,6 +96,14 @@ EPOCH_MAX = (1 << 32) - 2
 REVISION_MAX = (1 << 63) - 1
 """And of all that counts entries or bytes: nothing that is said to us may overflow on disk."""
 SNAPSHOT_CHUNK_BYTES = 256 << 10
+BACKUP_PIECE_BYTES_MAX = 64 << 20
+"""One chunk of a shard's state, or the manifest, in a backup."""
+BACKUP_READS_MAX = 16
+"""Shards that a node holds as they were, for those who are reading them."""
+BACKUP_READ_IDLE_MS = 60_000
+"""Who asks for no further chunk for so long begins with the shard again."""
+EPOCHS_PER_LIFE = 1 << 16
+"""By how much a restore, or a repair that loses something, raises what otherwise rises by one."""
 
 # --- the controller and its nodes ---------------------------------------------------------
 NODE_HEARTBEAT_MS = 500

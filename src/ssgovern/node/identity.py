@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from ssgovern.errors import ConfigError, CorruptionError, StorageFailedError
 from ssgovern.model import NodeId
+from ssgovern.node.marks import check_finished
 from ssgovern.runtime import Disk, Runtime
 
 FILE = "node.json"
@@ -38,8 +39,10 @@ async def load_or_create(
     """Return the identity in `disk`, or make one there.
 
     Raises ConfigError if the directory belongs to another node or to a cluster that the
-    configuration does not speak of, CorruptionError if the file cannot be understood.
+    configuration does not speak of, or if something was begun in it and not finished;
+    CorruptionError if the file cannot be understood.
     """
+    check_finished(disk, has_identity=FILE in disk.names())
     if FILE in disk.names():
         identity = _parse(disk.read(FILE))
         if identity.node_id != node_id:
@@ -57,6 +60,19 @@ async def load_or_create(
     identity = Identity(cluster_id, node_id, runtime.random_bytes(_ID_BYTES), clustered)
     await _write(disk, identity)
     return identity
+
+
+def read(disk: Disk) -> Identity:
+    """Return the identity in `disk`. Raises ConfigError if there is none, CorruptionError."""
+    if FILE not in disk.names():
+        raise ConfigError(f"there is no {FILE}: this is not the data directory of a node")
+    return _parse(disk.read(FILE))
+
+
+async def create(disk: Disk, identity: Identity) -> None:
+    """Make a directory that of a node; what it is to begin with has to be there already."""
+    assert FILE not in disk.names(), "a directory stays that of one node"
+    await _write(disk, identity)
 
 
 async def change(disk: Disk, identity: Identity, changed: Identity) -> Identity:

@@ -1,0 +1,102 @@
+"""A disk on which everything can be tried and nothing happens.
+
+Reads come from the disk below until something was written; writes stay in memory. With it the
+recovery itself tells what it would do with a directory, instead of a second opinion about it.
+
+Invariant: the disk below is only read. Memory grows with what is written: a recovery rewrites
+the end of a log, about a megabyte.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Sequence
+
+from ssgovern.runtime import Disk
+
+
+class OverlayDisk:
+    """A `Disk` over another one."""
+
+    def __init__(self, below: Disk) -> None:
+        self._below = below
+        self._written: dict[str, bytearray] = {}
+        self._renamed: dict[str, str] = {}
+        """Names of files that are below under another name."""
+        self._gone: dict[str, None] = {}
+
+    def __repr__(self) -> str:
+        return f"<OverlayDisk written={sorted(self._written)} gone={sorted(self._gone)}>"
+
+    def names(self) -> list[str]:
+        below = [name for name in self._below.names() if name not in self._gone]
+        return sorted(dict.fromkeys([*below, *self._written, *self._renamed]))
+
+    def size(self, name: str) -> int:
+        if name in self._written:
+            return len(self._written[name])
+        return self._below.size(self._name_below(name))
+
+    def read(self, name: str, offset: int = 0, length: int = -1) -> bytes:
+        written = self._written.get(name)
+        if written is None:
+            return self._below.read(self._name_below(name), offset, length)
+        return bytes(written[offset:] if length < 0 else written[offset : offset + length])
+
+    async def append(self, name: str, chunks: Sequence[bytes], *, sync: bool) -> None:
+        file = self._own(name)
+        for chunk in chunks:
+            file += chunk
+
+    async def reserve(self, name: str, size: int) -> None:
+        """Do nothing: it is a hint."""
+
+    async def sync(self, name: str) -> None:
+        """Do nothing: what is only tried need not last."""
+
+    async def truncate(self, name: str, size: int) -> None:
+        del self._own(name)[size:]
+
+    async def remove(self, name: str) -> None:
+        self.size(name)
+        self._forget(name)
+
+    async def rename(self, source: str, target: str) -> None:
+        self.size(source)
+        written = self._written.get(source)
+        below = None if written is not None else self._name_below(source)
+        self._forget(target)
+        self._forget(source)
+        if written is not None:
+            self._written[target] = written
+        elif below is not None:
+            self._renamed[target] = below
+
+    async def sync_directory(self) -> None:
+        """Do nothing."""
+
+    async def close(self) -> None:
+        """Forget what was written."""
+        self._written.clear()
+
+    def _name_below(self, name: str) -> str:
+        if name in self._renamed:
+            return self._renamed[name]
+        if name in self._gone:
+            raise FileNotFoundError(errno.ENOENT, "no such file", name)
+        return name
+
+    def _own(self, name: str) -> bytearray:
+        """Return the bytes of a file that is about to be changed."""
+        written = self._written.get(name)
+        if written is None:
+            there = name in self.names()
+            content = self.read(name) if there else b""
+            self._forget(name)
+            written = self._written[name] = bytearray(content)
+        return written
+
+    def _forget(self, name: str) -> None:
+        self._written.pop(name, None)
+        self._renamed.pop(name, None)
+        self._gone[name] = None
