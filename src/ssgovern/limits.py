@@ -136,8 +136,9 @@ CONTROLLER_REQUESTS_MAX = 1024
 """Requests waiting for the controller's decision. More: `OverloadedError`."""
 CONTROLLER_BATCH_MAX = 64
 """Requests decided together, in one entry of the metadata log."""
-CANDIDATE_CATCH_UP_MS = 30_000
-"""A node that is to become a candidate has so long to catch up with the metadata log."""
+CANDIDATE_CATCH_UP_MS = 10_000
+"""A node that is to become a candidate has so long to catch up with the metadata log: whoever
+asked still waits for the answer then."""
 METADATA_PUSHED_ENTRIES_MAX = 1_024
 """Entries of the metadata log kept for nodes that follow; who is further behind gets a snapshot."""
 METADATA_PUSHED_BYTES_MAX = 256 << 10

@@ -26,6 +26,9 @@ class Members(Protocol):
     @property
     def candidates(self) -> tuple[NodeId, ...]: ...
 
+    @property
+    def learners(self) -> tuple[NodeId, ...]: ...
+
     async def change_members(
         self, voters: Iterable[NodeId], learners: Iterable[NodeId] = ()
     ) -> int: ...
@@ -93,8 +96,8 @@ async def _remove(members: Members, me: NodeId, node: NodeId) -> str:
 
 async def _agreed(members: Members, voters: Iterable[NodeId], learners: Iterable[NodeId]) -> None:
     """Change the members as soon as that is possible: the last change, or catching up, first."""
-    voters, learners = tuple(voters), tuple(learners)
-    while True:
+    voters, learners = tuple(sorted(voters)), tuple(sorted(learners))
+    while (members.candidates, members.learners) != (voters, learners):
         try:
             await members.change_members(voters, learners)
         except OverloadedError:

@@ -471,11 +471,13 @@ class ClusterNode(Node):
         self, request: native_pb2.ClusterStatusRequest
     ) -> native_pb2.ClusterStatusResponse:
         """Describe the cluster as this node knows it."""
+        # Without a leader its consensus is out of date: it may have been dismissed.
+        voting = self.candidate if self._leader() else None
         return self.metadata.cluster_status(
             self._identity.node_id,
             shards=request.shards,
             controller_heard=self.member.controller_heard,
-            candidates=None if self.candidate is None else self.candidate.raft.candidates,
+            candidates=None if voting is None else voting.raft.candidates,
         )
 
     def validate(self) -> None:

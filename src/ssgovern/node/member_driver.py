@@ -91,7 +91,8 @@ class MemberDriver:
 
         `positions` may give all ends of logs or only those that changed since it was called.
         `leader` is what this node's own consensus says: 0 if it knows of none, None if this node
-        has no consensus, follows the metadata by what it is told, and has to fetch what is missing.
+        has no consensus. Without a leader that tells it everything, it follows the metadata by
+        what it is told, and has to fetch what is missing.
         """
         self.session = 0
         """The one that heartbeats are sent for; 0: none now."""
@@ -287,7 +288,8 @@ class MemberDriver:
         while True:
             await self._behind.wait()
             self._behind.clear()
-            if self._leader() is not None:
+            if self._leader():
+                # It brings what is missing. Nobody does to a candidate that was dismissed.
                 continue
             after = self._metadata.index
             body = encode(peer_pb2.MetadataFetchRequest(after=after))

@@ -212,12 +212,17 @@ class RaftDriver:
         """Change who votes and who listens; return the index at which it is done.
 
         A new voter has to be a learner that caught up. Raises NotControllerError,
-        OverloadedError (nothing was done, try again), InvalidArgumentError, UnavailableError
+        OverloadedError (nothing was done, try again; a learner is behind, too),
+        InvalidArgumentError, UnavailableError
         if this node stopped being the leader meanwhile: then the change may be done, or undone,
         or half way and completed by the next leader.
         """
         self._check_room()
-        index = await self._outcome(self._accepted(self._raft.change_members(voters, learners)))
+        voters = tuple(voters)
+        result = self._raft.change_members(voters, learners)
+        if result is Refusal.NOT_CAUGHT_UP and set(voters) <= {*self.candidates, *self.learners}:
+            raise OverloadedError("a learner has not caught up yet; nothing was done")
+        index = await self._outcome(self._accepted(result))
         # The first of two entries asks both groups; when it is committed the second follows.
         raft_log = self._raft.log
         last, term = raft_log.config_index, raft_log.term_at(raft_log.config_index)

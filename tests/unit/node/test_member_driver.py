@@ -52,6 +52,7 @@ class Stage:
         self.sessions: list[int] = []
         self.leases: list[float] = []
         self.positions: dict[ShardId, LogPosition] = {}
+        self.leader: NodeId | None = None
         self.member: MemberDriver
         self.process = world.process("member", self._main)
         self.process.start()
@@ -68,6 +69,7 @@ class Stage:
             on_session=self.sessions.append,
             on_lease=self.leases.append,
             seeds=SEEDS,
+            leader=lambda: self.leader,
         )
         await self.member.run()
 
@@ -268,3 +270,24 @@ def test_it_asks_in_vain_until_the_deadline_and_no_longer(stage: Stage) -> None:
     stage.run(5.0)
     assert len(ended) == 1
     assert 2.5 < ended[0] <= 3.1
+
+
+@pytest.mark.parametrize(("leader", "fetches"), [(None, True), (0, True), (3, False)])
+def test_what_is_missing_is_fetched_unless_a_leader_brings_it(
+    stage: Stage, leader: int | None, fetches: bool
+) -> None:
+    """A candidate that was dismissed hears of no leader, and is not left behind by that."""
+
+    def answer(type_: int, body: bytes) -> bytes:
+        if type_ == MessageType.METADATA_FETCH:
+            return peer_pb2.Metadata(
+                entries=[peer_pb2.MetadataItem(index=number) for number in (1, 2)]
+            ).SerializeToString()
+        return registered() if type_ == MessageType.NODE_REGISTER else beaten(index=2)
+
+    stage.leader = None if leader is None else NodeId(leader)
+    stage.answers = {"a:1": answer}
+    stage.run(3.0)
+    assert stage.member.controller_heard
+    asked = [type_ for _, type_ in stage.asked if type_ == MessageType.METADATA_FETCH]
+    assert bool(asked) == fetches
