@@ -21,12 +21,21 @@ ANSWER_S_MAX = 60.0
 class Cluster:
     """Nodes by id: some of them candidates, the rest joined to these."""
 
-    def __init__(self, root: Path, candidates: int, others: int = 0, *arguments: str) -> None:
+    def __init__(
+        self,
+        root: Path,
+        candidates: int,
+        others: int = 0,
+        *arguments: str,
+        place: Callable[[int, Path], NodeProcess] | None = None,
+    ) -> None:
+        """`place` makes a node, by its id and data directory, somewhere else than usual."""
         self._root = root
         self._arguments = arguments
+        self._place = place or (lambda _number, data_dir: NodeProcess(data_dir))
         self.nodes: dict[int, NodeProcess] = {}
         ids = range(1, candidates + 1)
-        voters = {number: NodeProcess(root / f"node-{number}") for number in ids}
+        voters = {number: self._place(number, root / f"node-{number}") for number in ids}
         self.candidates = ",".join(f"{n}@{node.address}" for n, node in voters.items())
         for number, node in voters.items():
             node.arguments = self._of(number, "--cluster-candidates", self.candidates)
@@ -41,10 +50,14 @@ class Cluster:
     def add(self, number: int) -> NodeProcess:
         """Return a new node that joins; it is to be started."""
         seeds = ",".join(node.address for node in self.nodes.values())
-        node = NodeProcess(self._root / f"node-{number}")
+        node = self._place(number, self._root / f"node-{number}")
         node.arguments = self._of(number, "--cluster-join", seeds)
         self.nodes[number] = node
         return node
+
+    def except_for(self, *numbers: int) -> list[str]:
+        """Return the addresses of all nodes but these."""
+        return [node.address for number, node in self.nodes.items() if number not in numbers]
 
     @property
     def addresses(self) -> list[str]:
@@ -72,7 +85,7 @@ async def until_status(
     try:
         async with asyncio.timeout(timeout_s):
             while True:
-                status = await registry.cluster_status()
+                status = await registry.cluster_status(timeout=timeout_s)
                 if holds(status):
                     return status
                 await asyncio.sleep(0.1)
@@ -97,9 +110,16 @@ def is_whole(nodes: int) -> Callable[[ClusterStatus], bool]:
 
 
 class Load:
-    """Writers that note what was acknowledged, and a subscriber that must not be misled."""
+    """Writers that note what was acknowledged, and a subscriber that must not be misled.
 
-    def __init__(self) -> None:
+    Half of what they register is persistent: a client that finds an ephemeral instance missing
+    registers it again, which would hide that it was lost.
+    """
+
+    def __init__(self, timeout_s: float = ANSWER_S_MAX) -> None:
+        self._timeout_s = timeout_s
+        self.counts = True
+        """Whether what is acknowledged from now on is a promise."""
         self.present: dict[tuple[str, str], Registration] = {}
         self.absent: dict[tuple[str, str], None] = {}
         self.errors: list[Exception] = []
@@ -140,16 +160,20 @@ class Load:
                 if number % 4 == 0 and self.present:
                     place = next(p for p in self.present if p[1].startswith(f"w{writer}-"))
                     registration = self.present.pop(place)  # from now on unknown
-                    await registration.deregister(timeout=ANSWER_S_MAX)
-                    self.absent[place] = None
+                    await registration.deregister(timeout=self._timeout_s)
+                    if self.counts:
+                        self.absent[place] = None
                 else:
                     registration = await registry.register(
                         service,
                         host="10.0.0.1",
                         port=1 + number % 60_000,
                         instance_id=f"w{writer}-{number}",
+                        ephemeral=bool(number % 2),
+                        timeout=self._timeout_s,
                     )
-                    self.present[service, registration.instance.id] = registration
+                    if self.counts:
+                        self.present[service, registration.instance.id] = registration
                 self.acknowledged += 1
             except ssgovern.SsGovernError as error:
                 self.errors.append(error)
