@@ -130,7 +130,8 @@ async def _next_id(seeds: str, timeout_s: float) -> int:
     name = f"ss-govern/{__version__}"
     async with connect(seeds, client_name=name, timeout=timeout_s) as registry:
         found = await registry.cluster_status()
-    return 1 + max((node.node_id for node in found.nodes), default=0)
+    # Ids of nodes that left are never taken again.
+    return max(found.node_id_next, *(1 + node.node_id for node in found.nodes))
 
 
 def id_in(data_dir: Path) -> int | None:

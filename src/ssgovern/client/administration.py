@@ -8,10 +8,12 @@ is not repeated after a lost answer.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 
 from ssgovern.client.session import Session
-from ssgovern.client.values import ClusterNode, ClusterStatus, ShardRow
+from ssgovern.client.values import ClusterNode, ClusterStatus, ShardPiece, ShardRow
 from ssgovern.errors import InvalidArgumentError
+from ssgovern.model import LogPosition, ShardId
 from ssgovern.wire.frames import MessageType
 from ssgovern.wire.pb import native_pb2
 
@@ -98,6 +100,30 @@ class Administration:
             native_pb2.ClusterCommandRequest(unclean=unclean), timeout, repeatable=False
         )
 
+    async def read_shard(
+        self, shard: int, *, timeout: float | None = None
+    ) -> AsyncIterator[ShardPiece]:
+        """Read all that a shard holds, as it is when this begins, piece by piece; for a backup.
+
+        `timeout` is for each piece. Nothing is repeated: whoever it fails for begins anew.
+        """
+        await self._session.connected(self._deadline(timeout))
+        node = self._session.primary_of_shard(ShardId(shard))
+        number = 0
+        while True:
+            answer = await self._session.ask(
+                node,
+                MessageType.READ_SHARD,
+                native_pb2.ReadShardRequest(shard=shard, number=number),
+                native_pb2.ReadShardResponse,
+                self._deadline(timeout),
+            )
+            position = LogPosition(answer.epoch, answer.revision)
+            yield ShardPiece(position, answer.instances, answer.chunk)
+            if answer.done:
+                return
+            number += 1
+
     async def _command(
         self,
         request: native_pb2.ClusterCommandRequest,
@@ -137,6 +163,7 @@ def _status(answer: native_pb2.ClusterStatusResponse) -> ClusterStatus:
         node_id=answer.node_id,
         controller_heard=answer.controller_heard,
         candidates=tuple(answer.candidates),
+        node_id_next=answer.node_id_next,
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from ssgovern.model import Instance, ServiceKey
+from ssgovern.model import Instance, LogPosition, ServiceKey
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +134,16 @@ class ShardRow:
 
 
 @dataclass(frozen=True, slots=True)
+class ShardPiece:
+    """A part of all that a shard holds at a position, encoded as in snapshots."""
+
+    position: LogPosition
+    instances: int
+    """In the whole shard."""
+    chunk: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class ClusterStatus:
     """The cluster as one of its nodes, `node_id`, sees it. `shards` is empty unless asked for."""
 
@@ -153,3 +163,5 @@ class ClusterStatus:
     node_id: int
     controller_heard: bool
     candidates: tuple[int, ...]
+    node_id_next: int = 0
+    """The least id above all that nodes have or had; 0: a node that does not say."""

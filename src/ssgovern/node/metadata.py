@@ -236,6 +236,7 @@ class Metadata:
             node_id=me,
             controller_heard=controller_heard,
             candidates=candidates,
+            node_id_next=1 + max([*state.nodes, *state.retired], default=0),
         )
         for node in nodes:
             status.nodes.append(_node_status(node, state.rows))

@@ -185,14 +185,17 @@ def test_the_last_resort_takes_a_yes() -> None:
 
 
 def test_joining_takes_an_id_that_nobody_has(tmp_path: Path) -> None:
-    """The cluster is asked which are taken."""
-    file = tmp_path / "n.toml"
-    with FakeCluster(status(1, 2, 7)) as fake:
-        done = call(
-            *("join", "--to", fake.address, "-d", str(tmp_path / "n"), "--write", str(file))
-        )
-    assert done.exit_code == 0, done.output
-    assert load_config(file, {}, {}).node.id == 8
+    """The cluster is asked which are taken, and which were."""
+    for left, chosen in ((0, 8), (8, 9)):
+        file = tmp_path / f"{chosen}.toml"
+        said = status(1, 2, 7)
+        said.node_id_next = left + 1
+        with FakeCluster(said) as fake:
+            done = call(
+                *("join", "--to", fake.address, "-d", str(tmp_path / "n"), "--write", str(file))
+            )
+        assert done.exit_code == 0, done.output
+        assert load_config(file, {}, {}).node.id == chosen
 
 
 @pytest.mark.parametrize(

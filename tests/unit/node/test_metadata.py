@@ -261,6 +261,7 @@ def test_the_status_counts_what_an_operator_looks_for() -> None:
     assert (status.shards_total, status.shards_unavailable, status.moves) == (SHARDS, 1, 1)
     assert status.shards_below_copies == 3
     assert list(status.candidates) == [1]
+    assert status.node_id_next == 3
     held = {node.node_id: (node.primaries, node.holds, node.in_sync) for node in status.nodes}
     assert held == {1: (2, 2, 2), 2: (0, 2, 0)}
     assert status.shards[0].incoming == 2
