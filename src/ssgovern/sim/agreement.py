@@ -62,6 +62,7 @@ class Agreement:
         self.reference = Metadata(shards)
         """What replaying all of it makes."""
         self._term_start = 0
+        self._leading: CandidateLog | None = None
         self._leaderless_since = 0.0
         self._patience_s = 0.5
         self._pending: list[_Append] = []
@@ -92,6 +93,7 @@ class Agreement:
     def _tick(self) -> None:
         now = self.world.now
         self.world.after(_TICK_S, self._tick)
+        self._notice_death()
         if self.leader in self.candidates and self._has_majority(self.leader):
             self._leaderless_since = now
             self.logs[self.leader].note_confirmed()
@@ -104,11 +106,19 @@ class Agreement:
             elif log.process.alive:
                 self._inform(log)
 
+    def _notice_death(self) -> None:
+        """Who starts again does not lead any more, however quickly it came back."""
+        if self.logs.get(self.leader) is not self._leading or (
+            self._leading is not None and self._leading.is_dead()
+        ):
+            self.leader, self._leading = NodeId(0), None
+
     def _elect(self, preferred: NodeId | None = None) -> None:
         able = [node for node in self.candidates if self._has_majority(node)]
         if not able:
             return
         self.leader = preferred if preferred in able else self.rng.choice(able)
+        self._leading = self.logs[self.leader]
         self.term += 1
         self.elections += 1
         self._leaderless_since = self.world.now
@@ -135,7 +145,7 @@ class Agreement:
         elif log.believes_leader and self.world.now - log.alone_since > _DEPOSED_AFTER_S:
             if leader is log:
                 # It takes an election to lead again.
-                self.leader = NodeId(0)
+                self.leader, self._leading = NodeId(0), None
             self.world.after(0.0, log.learn, NodeId(0), log.term, 0)
 
     def _commit(self, body: bytes) -> int:
@@ -153,6 +163,7 @@ class Agreement:
     def _try(self, append: _Append) -> None:
         if append not in self._pending:
             return
+        self._notice_death()
         if append.term != self.term or not self._has_majority(self.leader):
             # Nobody knows: tried again until this leader, or another, knows.
             self.world.after(0.05, self._try, append)
@@ -194,18 +205,18 @@ class CandidateLog:
 
     # --- called by the world ---------------------------------------------------------------
 
-    def _is_dead(self) -> bool:
+    def is_dead(self) -> bool:
         return not self.process.alive or self.process.incarnation != self._incarnation
 
     def note_confirmed(self) -> None:
         self._confirmed_at = self.process.monotonic()
 
     def learn(self, leader: NodeId, term: int, term_start: int) -> None:
-        if not self._is_dead():
+        if not self.is_dead():
             self._loop.call_soon(self._learn, leader, term, term_start)
 
     def deliver(self, term: int, index: int, future: asyncio.Future[int]) -> None:
-        if not self._is_dead():
+        if not self.is_dead():
             self._loop.call_soon(self._deliver, term, index, future)
 
     # --- in the process --------------------------------------------------------------------
