@@ -220,6 +220,9 @@ class Nodes:
                 )
             _logger.warning("%s is of another cluster now: starting over", address)
             self.map.start_over(hello.cluster_id)
+            # A node made from a backup knows sessions, but not all that they registered since.
+            for each in self.links.by_node.values():
+                each.unsure = True
         self.map.cluster_id = hello.cluster_id
         self._watches.on_cluster(hello.cluster_id)
 

@@ -32,7 +32,7 @@ from ssgovern.errors import (
     SsGovernError,
     UnavailableError,
 )
-from ssgovern.model import NodeId, ServiceKey, session_id_of, shard_of
+from ssgovern.model import NodeId, ServiceKey, ShardId, session_id_of, shard_of
 from ssgovern.runtime import Runtime
 from ssgovern.transport.channel import Channel, ConnectionLostError
 from ssgovern.wire.codec import encode
@@ -223,10 +223,14 @@ class Session:
 
     def primary_of(self, key: ServiceKey) -> NodeId:
         """Return the node to which what concerns a service goes; 0: nobody at present."""
+        return self.primary_of_shard(shard_of(*key))
+
+    def primary_of_shard(self, shard: ShardId) -> NodeId:
+        """Return the node to which what concerns a shard goes; 0: nobody at present."""
         home = self._nodes.home
         if self.map.is_single and home is not None:
             return home.node_id
-        return self.map.primary_of(shard_of(*key))
+        return self.map.primary_of(shard)
 
     async def pause(self, backoff: Backoff, deadline: float, last: SsGovernError) -> bool:
         """Wait before a request is repeated; False, at once, if there is no time for that."""

@@ -437,6 +437,10 @@ class RegistryService:
 
     # --- what the log committed ------------------------------------------------------------
 
+    def state_at(self, shard: ShardId) -> ShardState:
+        """Return the state of a shard; another one may take its place later."""
+        return self._states[shard]
+
     def apply(self, proposal: Proposal) -> Outcome:
         """Apply a committed entry."""
         return self._states[proposal.shard].apply(

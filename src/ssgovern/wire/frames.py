@@ -54,6 +54,7 @@ class MessageType(IntEnum):
     CLAIM = 52
     CLUSTER_STATUS = 53
     CLUSTER_COMMAND = 54
+    READ_SHARD = 55
     PEER_HELLO = 100
     PEER_PROOF = 101
     PEER_PING = 102

@@ -77,6 +77,7 @@ REQUESTS: dict[MessageType, Message] = {
     ),
     MessageType.UNSUBSCRIBE: native_pb2.UnsubscribeRequest(subscription_id=3),
     MessageType.STATUS: native_pb2.StatusRequest(),
+    MessageType.READ_SHARD: native_pb2.ReadShardRequest(shard=255, number=300),
     **cluster_messages.REQUESTS,
 }
 
@@ -119,6 +120,9 @@ RESPONSES: dict[MessageType, Message] = {
             )
             for field in native_pb2.StatusResponse.DESCRIPTOR.fields
         }
+    ),
+    MessageType.READ_SHARD: native_pb2.ReadShardResponse(
+        epoch=9, revision=300, instances=2, chunk=ID, done=True
     ),
     **cluster_messages.RESPONSES,
 }

@@ -141,6 +141,11 @@ class Host(Protocol):
     ) -> native_pb2.ClusterStatusResponse:
         """The state of the cluster, as this node sees it. Raises if there is none."""
 
+    def read_shard(
+        self, connection: NativeConnection, request: native_pb2.ReadShardRequest
+    ) -> native_pb2.ReadShardResponse:
+        """A piece of a whole shard, for a backup."""
+
     def cluster_command(
         self,
         connection: NativeConnection,
@@ -508,6 +513,11 @@ class NativeConnection(FrameConnection):
         response = self._host.cluster_status(request)
         self.reply(MessageType.CLUSTER_STATUS, request_id, response.SerializeToString())
 
+    def _on_read_shard(self, session: Session, request_id: int, body: bytes) -> None:
+        request = decode(native_pb2.ReadShardRequest, body)
+        response = self._host.read_shard(self, request)
+        self.reply(MessageType.READ_SHARD, request_id, response.SerializeToString())
+
     def _on_cluster_command(self, session: Session, request_id: int, body: bytes) -> None:
         self._take_slot()
         request = decode(native_pb2.ClusterCommandRequest, body)
@@ -528,6 +538,7 @@ _HANDLERS: dict[int, Callable[[NativeConnection, Session, int, bytes], None]] = 
     MessageType.CLAIM: NativeConnection._on_claim,
     MessageType.SHARD_MAP: NativeConnection._on_shard_map,
     MessageType.CLUSTER_STATUS: NativeConnection._on_cluster_status,
+    MessageType.READ_SHARD: NativeConnection._on_read_shard,
     MessageType.CLUSTER_COMMAND: NativeConnection._on_cluster_command,
 }
 

@@ -27,6 +27,7 @@ from ssgovern.errors import (
 )
 from ssgovern.service.push import PushService
 from ssgovern.service.registry import RegistryService
+from ssgovern.service.shard_reads import ShardReads
 from ssgovern.wire.codec import error_to_wire
 from ssgovern.wire.frames import MessageType
 from ssgovern.wire.pb import native_pb2
@@ -69,6 +70,7 @@ class NativeServer:
         self._commands: asyncio.TaskGroup | None = None
         self._commands_under_way = 0
         self._map_followers: MapFollowers[NativeConnection] = MapFollowers(registry.placement)
+        self._shard_reads: ShardReads[NativeConnection] = ShardReads(registry)
         self._status = status
         self._end_refused = end_refused
         self._wake_push = wake_push
@@ -205,6 +207,7 @@ class NativeServer:
         self._congested.pop(connection, None)
         self.lacking.pop(connection, None)
         self._map_followers.remove(connection)
+        self._shard_reads.forget(connection)
         if self.relay is not None and connection.forward:
             self.relay.closed(connection)
         if connection not in self._connections:
@@ -248,6 +251,11 @@ class NativeServer:
         if self._cluster_status is None:
             raise _no_cluster()
         return self._cluster_status(request)
+
+    def read_shard(
+        self, connection: NativeConnection, request: native_pb2.ReadShardRequest
+    ) -> native_pb2.ReadShardResponse:
+        return self._shard_reads.read(connection, request, self.now_ms())
 
     def cluster_command(
         self,
