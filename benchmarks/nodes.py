@@ -40,6 +40,10 @@ class Node:
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
+    def is_running(self) -> bool:
+        return self._process is not None
+
+    @property
     def pid(self) -> int:
         assert self._process is not None, f"node {self.number} does not run"
         return self._process.pid
@@ -157,7 +161,8 @@ class Nodes:
         """Stop every process and forget what it kept."""
         await self._registry.close()
         for node in self.all():
-            if node._process is not None:
+            if node.is_running:
+                # A paused process would not hear that it is to stop.
                 node.send(signal.SIGCONT)
             await node.end(signal.SIGTERM)
         shutil.rmtree(self._place.directory, ignore_errors=True)
