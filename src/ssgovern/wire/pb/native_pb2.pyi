@@ -466,7 +466,7 @@ class ClusterStatusRequest(_message.Message):
     def __init__(self, shards: _Optional[bool] = ...) -> None: ...
 
 class ClusterStatusResponse(_message.Message):
-    __slots__ = ("cluster_id", "map_version", "controller_id", "term", "index", "nodes", "shards", "copies", "min_in_sync", "shards_total", "shards_unavailable", "shards_below_copies", "moves", "node_id", "controller_heard", "candidates")
+    __slots__ = ("cluster_id", "map_version", "controller_id", "term", "index", "nodes", "shards", "copies", "min_in_sync", "shards_total", "shards_unavailable", "shards_below_copies", "moves", "node_id", "controller_heard", "candidates", "node_id_next")
     CLUSTER_ID_FIELD_NUMBER: _ClassVar[int]
     MAP_VERSION_FIELD_NUMBER: _ClassVar[int]
     CONTROLLER_ID_FIELD_NUMBER: _ClassVar[int]
@@ -483,6 +483,7 @@ class ClusterStatusResponse(_message.Message):
     NODE_ID_FIELD_NUMBER: _ClassVar[int]
     CONTROLLER_HEARD_FIELD_NUMBER: _ClassVar[int]
     CANDIDATES_FIELD_NUMBER: _ClassVar[int]
+    NODE_ID_NEXT_FIELD_NUMBER: _ClassVar[int]
     cluster_id: bytes
     map_version: int
     controller_id: int
@@ -499,7 +500,8 @@ class ClusterStatusResponse(_message.Message):
     node_id: int
     controller_heard: bool
     candidates: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(self, cluster_id: _Optional[bytes] = ..., map_version: _Optional[int] = ..., controller_id: _Optional[int] = ..., term: _Optional[int] = ..., index: _Optional[int] = ..., nodes: _Optional[_Iterable[_Union[ClusterNodeStatus, _Mapping]]] = ..., shards: _Optional[_Iterable[_Union[ShardStatus, _Mapping]]] = ..., copies: _Optional[int] = ..., min_in_sync: _Optional[int] = ..., shards_total: _Optional[int] = ..., shards_unavailable: _Optional[int] = ..., shards_below_copies: _Optional[int] = ..., moves: _Optional[int] = ..., node_id: _Optional[int] = ..., controller_heard: _Optional[bool] = ..., candidates: _Optional[_Iterable[int]] = ...) -> None: ...
+    node_id_next: int
+    def __init__(self, cluster_id: _Optional[bytes] = ..., map_version: _Optional[int] = ..., controller_id: _Optional[int] = ..., term: _Optional[int] = ..., index: _Optional[int] = ..., nodes: _Optional[_Iterable[_Union[ClusterNodeStatus, _Mapping]]] = ..., shards: _Optional[_Iterable[_Union[ShardStatus, _Mapping]]] = ..., copies: _Optional[int] = ..., min_in_sync: _Optional[int] = ..., shards_total: _Optional[int] = ..., shards_unavailable: _Optional[int] = ..., shards_below_copies: _Optional[int] = ..., moves: _Optional[int] = ..., node_id: _Optional[int] = ..., controller_heard: _Optional[bool] = ..., candidates: _Optional[_Iterable[int]] = ..., node_id_next: _Optional[int] = ...) -> None: ...
 
 class ClusterNodeStatus(_message.Message):
     __slots__ = ("node_id", "name", "address", "zone", "live", "leaving", "lost", "candidate", "primaries", "holds", "in_sync", "session")
