@@ -16,7 +16,7 @@ from ssgovern.errors import (
     UnavailableError,
 )
 from ssgovern.model import NodeId
-from ssgovern.sim.control_mutants import GrantsWhileFencing, StallIsSilence
+from ssgovern.sim.control_mutants import GapIgnored, GrantsWhileFencing, StallIsSilence
 from ssgovern.sim.control_nodes import ControlNode
 from ssgovern.sim.control_walk import ControlWorld, address_of
 from ssgovern.sim.controller_judge import ViolationError
@@ -30,8 +30,12 @@ def settled(node_type: type[ControlNode] = ControlNode) -> ControlWorld:
     cluster.agreement.is_harsh = False
     for number in range(1, 6):
         cluster.add(number)
-    cluster.run(15.0)
-    cluster.at_rest()
+    try:
+        cluster.run(15.0)
+        cluster.at_rest()
+    except AssertionError:
+        cluster.world.close()
+        raise
     return cluster
 
 
@@ -217,6 +221,28 @@ def test_a_lease_granted_meanwhile_is_found() -> None:
     """The planted bug: the test above can fail."""
     with settled(node_type=GrantsWhileFencing) as cluster, pytest.raises(ViolationError):
         heal_while_the_fencing_is_written(cluster)
+
+
+def lose_a_push(cluster: ControlWorld) -> int:
+    """Have a decision made whose push is lost; return by how much its target is behind then."""
+    leader = f"n{cluster.agreement.leader}"
+    cluster.world.network.cut(leader, "n5", both=False)
+    wanted = native_pb2.ChangeSettings(moves_max=3)
+    command(cluster, native_pb2.ClusterCommandRequest(settings=wanted), 0.5)
+    cluster.world.network.heal()
+    cluster.run(3.0)
+    return cluster.agreement.reference.index - cluster.lives[NodeId(5)].metadata.index
+
+
+def test_what_a_push_lost_is_fetched(cluster: ControlWorld) -> None:
+    """Though no other follows that would show the gap: heartbeats show it."""
+    assert lose_a_push(cluster) == 0
+
+
+def test_a_gap_that_nobody_sees_is_found() -> None:
+    """The planted bug: the test above can fail."""
+    with settled(node_type=GapIgnored) as cluster:
+        assert lose_a_push(cluster) > 0
 
 
 def test_a_join_is_balanced_though_the_controller_changes(cluster: ControlWorld) -> None:

@@ -1,4 +1,4 @@
-"""The control path under faults at random, and the planted bugs that such walks have to find."""
+"""The control path under faults at random, and a planted bug that such walks have to find."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ from collections import Counter
 
 import pytest
 
-from ssgovern.sim.control_mutants import GapIgnored, GrantsUnconfirmed
-from ssgovern.sim.control_nodes import ControlNode
+from ssgovern.sim.control_mutants import GrantsUnconfirmed
 from ssgovern.sim.control_walk import walk_many
 
 
@@ -25,9 +24,6 @@ def test_many_walks_find_nothing() -> None:
     assert walk_many(40, first_seed=1000) is None
 
 
-@pytest.mark.parametrize(
-    ("mutant", "first_seed", "walks"), [(GrantsUnconfirmed, 0, 10), (GapIgnored, 12, 10)]
-)
-def test_planted_bugs_are_found(mutant: type[ControlNode], first_seed: int, walks: int) -> None:
-    """A walk that cannot fail proves nothing."""
-    assert walk_many(walks, first_seed=first_seed, node_type=mutant) is not None
+def test_a_planted_bug_is_found() -> None:
+    """A walk that cannot fail proves nothing: here leases are granted by who is not confirmed."""
+    assert walk_many(10, node_type=GrantsUnconfirmed) is not None

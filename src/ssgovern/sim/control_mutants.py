@@ -1,7 +1,7 @@
 """Planted bugs of the drivers of the control path: each is one slip that looks harmless.
 
-The walk finds two of them; the others need what chance rarely brings together, and are found by
-scenarios (`tests/sim/test_control_path.py`).
+The walk finds the first soon; the others need what chance rarely brings together, and are found
+by scenarios (`tests/sim/test_control_path.py`).
 """
 
 from __future__ import annotations
