@@ -160,6 +160,24 @@ def test_candidates_change_while_writes_go_on(three: Cluster) -> None:
 
 
 @pytest.mark.timeout(120)
+def test_a_cluster_that_stops_as_a_whole_waits_for_nobody(three: Cluster) -> None:
+    """All nodes are told to stop at once: those that are left do not wait for others to help."""
+
+    async def program() -> None:
+        async with three.connect() as registry:
+            await until_status(registry, is_whole(3))
+
+    play(program)
+    for node in three.nodes.values():
+        node.send(signal.SIGTERM)
+    for node in three.nodes.values():
+        # A signal that means nothing: only its end is waited for.
+        assert node.kill(signal.SIGCONT) == 0
+        said = node.data_dir.with_suffix(".log").read_text()
+        assert "nobody took the shards over in time" not in said
+
+
+@pytest.mark.timeout(120)
 def test_two_nodes_survive_the_one_that_does_not_vote(tmp_path: Path) -> None:
     """With one candidate and one more node, writes go on without the other node."""
     cluster = Cluster(tmp_path, 1, 1)

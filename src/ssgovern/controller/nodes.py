@@ -266,6 +266,7 @@ def add_removed(draft: Draft) -> None:
 def decide_leave(state: ClusterState, node_id: NodeId) -> Decision:
     """Let a node leave: its shards are moved away, then it is removed for good.
 
+    A candidate votes until then. The sentence says so if an even number would be left.
     Raises InvalidArgumentError if too few would remain, NotFoundError if there is no such node.
     """
     node = _known(state, node_id)
@@ -288,8 +289,23 @@ def decide_leave(state: ClusterState, node_id: NodeId) -> Decision:
         )
     draft = Draft(state)
     said = f"node {node_id} ({node.name}) was asked to leave"
-    draft.add(Record(said, NodeMarked(node_id, leaving=True, lost=node.lost)))
+    draft.add(
+        Record(said, NodeMarked(node_id, leaving=True, lost=node.lost)),
+        f"{said}{_votes_left(state, node)}",
+    )
     return draft.decision()
+
+
+def _votes_left(state: ClusterState, going: Node) -> str:
+    """Return what to do if an even number votes without a node; empty if nothing is."""
+    left = sum(node.candidate and not node.leaving for node in state.nodes.values()) - 1
+    if not going.candidate or left % 2:
+        return ""
+    able = [node.id for node in state.sorted_nodes() if node.takes_shards and not node.candidate]
+    add = f"`ss-govern cluster candidates add {able[0] if able else 'NODE'}`"
+    first = "" if able else ", once another node has joined"
+    then = f"{left} candidates are left, which survive no more than {left - 1} would"
+    return f"; {then if left else 'no candidate is left, so it stays'}: {add}{first}"
 
 
 def decide_candidates(state: ClusterState, voters: Collection[NodeId]) -> Decision:

@@ -28,12 +28,15 @@ from ssgovern.controller.replicas import (
     decide_transfer,
     decide_unclean,
 )
-from ssgovern.controller.rules import Decision, Rules
+from ssgovern.controller.rules import Decision, Rules, named
 from ssgovern.controller.settings import decide_settings
 from ssgovern.controller.soft import SoftState
 from ssgovern.controller.state import ClusterState, Record, Settings
 from ssgovern.errors import SsGovernError
 from ssgovern.model import NodeId, ShardId
+
+_SHARDS = "\0"
+"""Stands where a sentence names its shard."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +122,23 @@ def decide_requests(
         records.extend(decision.records)
         outcomes.append(decision)
     return Decided(tuple(records), tuple(outcomes))
+
+
+def sentences(asked: Sequence[Request], outcomes: Sequence[Decision | SsGovernError]) -> list[str]:
+    """Return what was decided, with shards that met the same fate in one sentence."""
+    shards: dict[str, list[ShardId]] = {}
+    for request, outcome in zip(asked, outcomes, strict=True):
+        if isinstance(outcome, SsGovernError) or not outcome.records:
+            continue
+        if isinstance(request, InSyncRequest | Resigned):
+            one = named([request.shard], "shard")
+            shards.setdefault(outcome.sentence.replace(one, _SHARDS, 1), []).append(request.shard)
+        else:
+            shards.setdefault(outcome.sentence, [])
+    return [
+        said.replace(_SHARDS, named(found, "shard")) if found else said
+        for said, found in shards.items()
+    ]
 
 
 def _decide(

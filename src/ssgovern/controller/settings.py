@@ -33,20 +33,29 @@ FENCE_AFTER_MS_MIN: Final = (
 
 def check_settings(settings: Settings) -> None:
     """Raise InvalidArgumentError for settings that cannot work."""
+    copies = settings.copies
     rules = {
-        "copies": 1 <= settings.copies <= COPIES_MAX,
-        "min_in_sync": 1 <= settings.min_in_sync <= settings.copies,
-        "moves_max": settings.moves_max >= 1,
-        "nodes_initial": settings.nodes_initial >= 1,
-        "fence_after_ms": settings.fence_after_ms >= FENCE_AFTER_MS_MIN,
-        "lost_after_ms": settings.lost_after_ms >= 0,
-        "handover_timeout_ms": settings.handover_timeout_ms >= 1,
-        "format_version": settings.format_version == FORMAT_VERSION,
+        "copies": (1 <= copies <= COPIES_MAX, f"1 to {COPIES_MAX}"),
+        "min_in_sync": (
+            1 <= settings.min_in_sync <= copies,
+            f"1 to {copies}, the number of copies",
+        ),
+        "moves_max": (settings.moves_max >= 1, "1 or more"),
+        "nodes_initial": (settings.nodes_initial >= 1, "1 or more"),
+        "fence_after_ms": (
+            settings.fence_after_ms >= FENCE_AFTER_MS_MIN,
+            f"{FENCE_AFTER_MS_MIN} or more: leases have to be over by then",
+        ),
+        "lost_after_ms": (settings.lost_after_ms >= 0, "0 or more"),
+        "handover_timeout_ms": (settings.handover_timeout_ms >= 1, "1 or more"),
+        "format_version": (settings.format_version == FORMAT_VERSION, f"{FORMAT_VERSION}"),
     }
-    for field, holds in rules.items():
+    for field, (holds, allowed) in rules.items():
         if not holds:
             value = getattr(settings, field)
-            raise InvalidArgumentError(f"{field} = {value} is not allowed", field=field)
+            raise InvalidArgumentError(
+                f"{field} = {value} is not allowed: it has to be {allowed}", field=field
+            )
 
 
 def decide_settings(state: ClusterState, settings: Settings) -> Decision:

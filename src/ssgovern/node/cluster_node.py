@@ -92,6 +92,7 @@ class ClusterNode(Node):
         self._joining = False
         # Its Raft is open or about to be: there must never be two on one disk.
         self._voting = False
+        self._handing_over: asyncio.Timeout | None = None
         self._address = ("", 0)
 
     async def _live(self) -> None:
@@ -308,15 +309,11 @@ class ClusterNode(Node):
         return f"candidates {', '.join(silent)}" if silent else "the controller"
 
     async def _stop_cluster(self, tasks: Sequence[asyncio.Task[None]]) -> None:
-        log.info("stopping: shards are handed to other nodes")
         self.host.stopping = True
-        try:
-            async with asyncio.timeout(_STOP_TIMEOUT_S):
-                await self._hand_over()
-        except FencedError:
-            log.info("the cluster has given this node's shards to others already")
-        except (TimeoutError, SsGovernError):
-            log.warning("nobody took the shards over in time; others will notice")
+        if self._is_alone():
+            log.info("stopping: no other node can be reached to take over")
+        else:
+            await self._try_to_hand_over()
         self.server.stop_accepting()
         await self._replicated.drain()
         self.server.close_all()
@@ -330,6 +327,25 @@ class ClusterNode(Node):
         for task in tasks:
             task.cancel()
         log.info("stopped: all that was acknowledged is on disk")
+
+    async def _try_to_hand_over(self) -> None:
+        log.info("stopping: shards are handed to other nodes")
+        try:
+            async with asyncio.timeout(_STOP_TIMEOUT_S) as self._handing_over:
+                await self._hand_over()
+        except FencedError:
+            log.info("the cluster has given this node's shards to others already")
+        except (TimeoutError, SsGovernError):
+            if self._is_alone():
+                log.info("no other node can be reached any more to take over")
+            else:
+                log.warning("nobody took the shards over in time; others will notice")
+        finally:
+            self._handing_over = None
+
+    def _is_alone(self) -> bool:
+        others = [node for node in self.metadata.state.nodes if node != self._me.node_id]
+        return not any(self.links.is_open(node) for node in others)
 
     async def _hand_over(self) -> None:
         """Finish what was taken, then tell the controller that this life of the node is over."""
@@ -387,6 +403,9 @@ class ClusterNode(Node):
 
     def _on_link_lost(self, node: NodeId) -> None:
         self.host.on_lost(node)
+        if self._handing_over is not None and self._is_alone():
+            # All nodes are stopping: there is nobody to wait for.
+            self._handing_over.reschedule(asyncio.get_running_loop().time())
 
     def _on_role(self) -> None:
         self.member.wake()

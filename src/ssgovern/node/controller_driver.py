@@ -34,7 +34,7 @@ from ssgovern.controller.codec import (
 from ssgovern.controller.controller import Controller
 from ssgovern.controller.nodes import Registration, Stopping
 from ssgovern.controller.replicas import InSyncRequest, Resigned
-from ssgovern.controller.requests import Candidates, Request, decide_requests
+from ssgovern.controller.requests import Candidates, Request, decide_requests, sentences
 from ssgovern.controller.rows import NOBODY
 from ssgovern.controller.rules import Decision
 from ssgovern.controller.state import NodesFenced, Record, Settings
@@ -523,9 +523,9 @@ def _check_own_name(source: NodeId, node: NodeId) -> None:
 def _answer_all(
     batch: Sequence[_Waiting], outcomes: Sequence[Decision | SsGovernError], index: int
 ) -> None:
+    for sentence in sentences([waiting.request for waiting in batch], outcomes):
+        log.info(sentence)
     for waiting, outcome in zip(batch, outcomes, strict=True):
-        if isinstance(outcome, Decision) and outcome.records:
-            log.info(outcome.sentence)
         if waiting.answer.done():
             continue
         if isinstance(outcome, Decision):

@@ -19,8 +19,9 @@ from ssgovern.controller.requests import (
     Transfer,
     Unclean,
     decide_requests,
+    sentences,
 )
-from ssgovern.controller.rules import Decision
+from ssgovern.controller.rules import Decision, named
 from ssgovern.controller.settings import FENCE_AFTER_MS_MIN
 from ssgovern.controller.state import NodeRegistered, Settings
 from ssgovern.errors import FencedError, InvalidArgumentError, NotFoundError
@@ -153,6 +154,50 @@ def test_a_candidate_is_not_removed_before_it_votes_no_more(make_cluster: MakeCl
     commit(cluster, decide(cluster, Candidates((ONE, THREE))))
     cluster.settle()
     assert TWO in cluster.state.retired
+
+
+@pytest.mark.parametrize(
+    ("voters", "nodes", "advice"),
+    [
+        ((1, 2, 3), 3, "candidates add NODE`, once another node has joined."),
+        ((1, 2, 3), 5, "no more than 1 would: `ss-govern cluster candidates add 4`."),
+        ((1, 2, 3, 4), 5, ""),
+        ((1, 2), 3, ""),
+        ((3,), 4, ""),
+    ],
+)
+def test_leaving_says_if_an_even_number_votes_then(
+    make_cluster: MakeCluster, voters: tuple[int, ...], nodes: int, advice: str
+) -> None:
+    """And which node could take its place; who does not vote is not missed."""
+    cluster = make_cluster(nodes, settings=Settings(copies=2, min_in_sync=1, nodes_initial=nodes))
+    commit(cluster, decide(cluster, Candidates(tuple(map(NodeId, voters)))))
+    (outcome,) = decide(cluster, Leave(ONE)).outcomes
+    assert isinstance(outcome, Decision)
+    assert outcome.sentence.endswith(advice or ") was asked to leave.")
+
+
+def test_shards_that_met_the_same_fate_are_one_sentence(make_cluster: MakeCluster) -> None:
+    """What a node falls behind in is said at once; what was refused is not said here."""
+    cluster = make_cluster(3, settings=Settings(copies=3, min_in_sync=2, nodes_initial=3))
+    mine = [shard for shard, row in enumerate(cluster.state.rows) if row.primary == ONE]
+    asked: list[Request] = [without(cluster, shard, TWO) for shard in mine]
+    asked += [Leave(NodeId(99)), Leave(THREE)]
+    said = sentences(asked, decide(cluster, *asked).outcomes)
+    assert len(mine) > 1
+    assert said == [
+        f"Node 2 fell behind in {named(mine, 'shard')}, says its primary 1.",
+        "Node 3 (node-3) was asked to leave.",
+    ]
+
+
+def test_a_refused_setting_says_what_is_allowed(make_cluster: MakeCluster) -> None:
+    """The operator need not guess."""
+    (outcome,) = decide(make_cluster(3), ChangeSettings(copies=3, min_in_sync=4)).outcomes
+    assert isinstance(outcome, InvalidArgumentError)
+    assert outcome.message == (
+        "min_in_sync = 4 is not allowed: it has to be 1 to 3, the number of copies"
+    )
 
 
 def test_the_only_candidate_may_not_leave(make_cluster: MakeCluster) -> None:
