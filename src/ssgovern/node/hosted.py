@@ -55,6 +55,7 @@ class HostedShard:
         self.writes = 0
         """Effects of the replica that wait for the disk."""
         self.installing = False
+        """Its core took a snapshot that is not in place yet."""
         self.held: deque[Effect] = deque()
         """Effects of the replica behind a snapshot that is being installed."""
         self.led = 0

@@ -4,6 +4,10 @@ Effects of one shard are done in their order. Those with nothing to write and no
 them in the queue of the disk are done at once; all others ride with a `Write`. A snapshot is
 installed beside everything else: the shard's other effects wait for it, other shards' do not.
 
+What a full disk refused is dropped with all that rests on it, and nothing else: the core takes it
+back. A snapshot cannot be taken back, because the core has forgotten the log before it, so it
+waits for space; from when the core took it until it is in place nothing is fed to the core.
+
 Refuses to know roles and the shard map.
 """
 
@@ -48,12 +52,13 @@ KeepSnapshot = Callable[[ShardId, LogPosition, Sequence[bytes]], Awaitable[None]
 
 
 class _Work(NamedTuple):
-    """Effects of one replica that wait for the disk, and the mark of their last `Persist`."""
+    """Effects of one replica that wait for the disk."""
 
     group: asyncio.TaskGroup
     hosted: HostedShard
     replica: ReplicaLog
     mark: int
+    """Of the last `Persist` that they rest on, which may be none of them."""
     effects: list[Effect]
 
 
@@ -85,11 +90,15 @@ class ReplicaDriver:
         if hosted.installing:
             hosted.held += effects
             return
+        hosted.installing = any(isinstance(effect, Install) for effect in effects)
         if not hosted.writes and not any(isinstance(effect, Persist) for effect in effects):
             self._carry_out(group, hosted, effects)
             return
         replica = hosted.replica
         assert replica is not None, f"{hosted!r} has effects of a replica"
+        self._queue(_Work(group, hosted, replica, replica.asked, effects))
+
+    def _queue(self, work: _Work) -> None:
         write, works = self._collecting
         if (
             write is None
@@ -100,30 +109,33 @@ class ReplicaDriver:
             write = Write([], partial(self._on_written, works), partial(self._on_refused, works))
             self._collecting = write, works
             self._driver.write(write)
-        mark = 0
-        for effect in effects:
+        for effect in work.effects:
             if isinstance(effect, Persist):
-                write.add(_records_of(effect, replica))
-                mark = effect.mark
-        hosted.writes += 1
-        works.append(_Work(group, hosted, replica, mark, effects))
+                write.add(_records_of(effect, work.replica))
+        work.hosted.writes += 1
+        works.append(work)
 
     def _on_written(self, works: list[_Work]) -> None:
         for group, hosted, replica, mark, effects in works:
             hosted.writes -= 1
-            if hosted.replica is not replica:
-                continue
-            if mark:
+            if hosted.replica is replica:
                 replica.on_persisted(mark)
-            if hosted.installing:
-                hosted.held += effects
-            else:
                 self._carry_out(group, hosted, effects)
 
     def _on_refused(self, works: list[_Work]) -> None:
-        for _, hosted, replica, _, _ in works:
+        for work in works:
+            group, hosted, replica, mark, effects = work
             hosted.writes -= 1
-            if hosted.replica is replica:
+            if hosted.replica is not replica:
+                continue
+            if any(isinstance(effect, Install) for effect in effects):
+                asyncio.get_running_loop().call_later(
+                    limits.SHARD_INSTALL_RETRY_MS / 1000.0, self._queue, work
+                )
+            elif mark <= replica.persisted:
+                # It was in the queue for the sake of the order: all it rests on is on disk.
+                self._carry_out(group, hosted, effects)
+            else:
                 replica.on_append_failed()
 
     def _carry_out(
@@ -138,7 +150,6 @@ class ReplicaDriver:
                 case Apply():
                     self._apply(effect.shard, effect.entries)
                 case Install():
-                    hosted.installing = True
                     hosted.held.extendleft(reversed(effects[number + 1 :]))
                     group.create_task(
                         self._install(group, hosted, effect.snapshot),

@@ -63,6 +63,7 @@ class ReplicaLog:
         "log",
         "node",
         "node_epoch",
+        "persisted",
         "shard",
     )
 
@@ -83,6 +84,8 @@ class ReplicaLog:
         self._synced = log.tail_revision
         """Up to here the log on disk is the log here."""
         self._writes = 0
+        self.persisted = 0
+        """The mark of the newest `Persist` that is on disk."""
         self._pending: deque[_Write] = deque()
         self._story: deque[str] = deque(maxlen=STORY_LINES)
 
@@ -96,6 +99,11 @@ class ReplicaLog:
     def promised(self) -> int:
         """The highest epoch promised, on disk once every `Persist` so far is."""
         return self._promised
+
+    @property
+    def asked(self) -> int:
+        """The mark of the newest `Persist`."""
+        return self._writes
 
     def story(self) -> list[str]:
         """Return the last unusual things that happened here, oldest first."""
@@ -158,6 +166,7 @@ class ReplicaLog:
 
     def on_persisted(self, mark: int) -> None:
         """The `Persist` with this mark, and all before it, are on disk."""
+        self.persisted = max(self.persisted, mark)
         pending = self._pending
         while pending and pending[0].mark <= mark:
             self._synced = pending.popleft().end
