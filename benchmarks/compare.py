@@ -195,7 +195,7 @@ def _left_out(bench: Bench) -> dict[str, NotMeasured]:
 def _judged(result: Result, factors: Mapping[str, float], *, more: bool) -> Result:
     """Return the row with `met` set; it stays open while any of the figures is missing."""
     ratios = result.ratios()
-    if any(name not in ratios for name in factors):
+    if not factors or any(name not in ratios for name in factors):
         return result
     met = all((ratios[n] >= f) if more else (ratios[n] <= f) for n, f in factors.items())
     return Result(result.what, result.figures, result.wanted, met, result.notes, result.ours)

@@ -43,6 +43,11 @@ class Node:
     def is_running(self) -> bool:
         return self._process is not None
 
+    def check(self) -> None:
+        """Raise StartError if its process ended by itself."""
+        if self._process is not None and (code := self._process.poll()) is not None:
+            raise StartError(f"node {self.number} exited with {code}:\n{self.last_lines()}")
+
     @property
     def pid(self) -> int:
         assert self._process is not None, f"node {self.number} does not run"
@@ -141,6 +146,8 @@ class Nodes:
         began = time.monotonic()
         said = "nothing"
         while time.monotonic() - began < within_s:
+            for node in self.all():
+                node.check()
             try:
                 status = await self._registry.cluster_status(timeout=2.0)
             except SsGovernError as error:
@@ -150,7 +157,8 @@ class Nodes:
                     return time.monotonic() - began
                 said = describe(status)
             await asyncio.sleep(_POLL_S)
-        raise StartError(f"not {what} after {within_s:.0f} s; the cluster says: {said}")
+        last = "\n".join(f"node {node.number}:\n{node.last_lines(4)}" for node in self.all())
+        raise StartError(f"not {what} after {within_s:.0f} s; the cluster says: {said}\n{last}")
 
     async def open(self) -> None:
         """Begin to ask. The client is that of an operator and holds nothing."""
