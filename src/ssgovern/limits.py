@@ -116,6 +116,8 @@ NODE_LEASE_MS = 3_000
 """Granted with each heartbeat, counted from when it was sent."""
 NODE_GONE_AFTER_MS = NODE_LEASE_MS + 200
 """A node whose process is known to be gone may be fenced after so much silence."""
+NODE_CUT_OFF_AFTER_MS = 2_000
+"""So long after its lease ended a node sends its subscribers elsewhere."""
 NODE_POSITIONS_MAX = 256
 """Ends of logs in one heartbeat; more come with the next."""
 NODE_REFUSED_PAUSE_MS = 2_000

@@ -140,6 +140,13 @@ class NativeServer:
             connection.flush()
             connection.close()
 
+    def shed_subscribers(self, error: SsGovernError) -> int:
+        """Send away who wants to be told of changes; return how many those were."""
+        subscribers = [each for each in self._connections if each.subscriptions]
+        for connection in subscribers:
+            connection.refuse(error)
+        return len(subscribers)
+
     def flush(self) -> None:
         """Send what a batch of the log answered."""
         waiting, self._with_output = self._with_output, []
