@@ -40,6 +40,8 @@ _COMMANDS = {
     "watch": ("watch:watch", "Show changes of a service, or of many, as they happen."),
     "status": ("status:status", "Show how a node is doing."),
     "cluster": ("cluster:cluster", "Look at a cluster, add and remove nodes."),
+    "backup": ("backup:backup", "Write all that is registered into one file."),
+    "restore": ("backup:restore", "Make a node's data directory from a backup."),
     "wal": ("wal:wal", "Look into the data directory of a stopped node."),
     "bench": ("bench:bench", "Measure a node."),
 }

@@ -165,6 +165,7 @@ class BackupWriter:
         self._salt = 0
         self._offset = 0
         self._tally: _Tally | None = None
+        self._shard_at = 0
         self.saved: list[ShardSaved] = []
         """The shards that are done."""
 
@@ -183,6 +184,7 @@ class BackupWriter:
         """Begin the state of a shard. Its chunks follow."""
         assert self._tally is None, "one shard after the other"
         self._tally = _Tally(shard, position)
+        self._shard_at = self._offset
         await self._piece(_BEGIN, _SHARD.pack(shard, *position))
 
     async def add(self, chunk: bytes) -> None:
@@ -190,6 +192,22 @@ class BackupWriter:
         assert self._tally is not None, "a chunk of no shard"
         self._tally.add(chunk)
         await self._piece(_CHUNK, chunk)
+
+    async def drop_shard(self) -> None:
+        """Take back what was written of a shard that is not whole; nothing if there is none."""
+        if self._tally is None:
+            return
+        self._tally = None
+        try:
+            await self._disk.truncate(self._temporary, self._shard_at)
+        except OSError as error:
+            raise storage_failed(f"cutting {self._temporary}", error) from error
+        self._offset = self._shard_at
+
+    @property
+    def size_bytes(self) -> int:
+        """What was written so far."""
+        return self._offset
 
     def end_shard(self, instances: int) -> ShardSaved:
         """Take that the state is whole."""

@@ -18,7 +18,8 @@ from ssgovern.runtime import Disk
 class OverlayDisk:
     """A `Disk` over another one."""
 
-    def __init__(self, below: Disk) -> None:
+    def __init__(self, below: Disk | None) -> None:
+        """`below` None: nothing was ever written."""
         self._below = below
         self._written: dict[str, bytearray] = {}
         self._renamed: dict[str, str] = {}
@@ -29,18 +30,21 @@ class OverlayDisk:
         return f"<OverlayDisk written={sorted(self._written)} gone={sorted(self._gone)}>"
 
     def names(self) -> list[str]:
-        below = [name for name in self._below.names() if name not in self._gone]
+        found = [] if self._below is None else self._below.names()
+        below = [name for name in found if name not in self._gone]
         return sorted(dict.fromkeys([*below, *self._written, *self._renamed]))
 
     def size(self, name: str) -> int:
         if name in self._written:
             return len(self._written[name])
-        return self._below.size(self._name_below(name))
+        below, name = self._found_below(name)
+        return below.size(name)
 
     def read(self, name: str, offset: int = 0, length: int = -1) -> bytes:
         written = self._written.get(name)
         if written is None:
-            return self._below.read(self._name_below(name), offset, length)
+            below, name = self._found_below(name)
+            return below.read(name, offset, length)
         return bytes(written[offset:] if length < 0 else written[offset : offset + length])
 
     async def append(self, name: str, chunks: Sequence[bytes], *, sync: bool) -> None:
@@ -64,7 +68,7 @@ class OverlayDisk:
     async def rename(self, source: str, target: str) -> None:
         self.size(source)
         written = self._written.get(source)
-        below = None if written is not None else self._name_below(source)
+        below = None if written is not None else self._found_below(source)[1]
         self._forget(target)
         self._forget(source)
         if written is not None:
@@ -79,12 +83,11 @@ class OverlayDisk:
         """Forget what was written."""
         self._written.clear()
 
-    def _name_below(self, name: str) -> str:
-        if name in self._renamed:
-            return self._renamed[name]
-        if name in self._gone:
+    def _found_below(self, name: str) -> tuple[Disk, str]:
+        """Return where the bytes of a file are that was not written to."""
+        if self._below is None or (name in self._gone and name not in self._renamed):
             raise FileNotFoundError(errno.ENOENT, "no such file", name)
-        return name
+        return self._below, self._renamed.get(name, name)
 
     def _own(self, name: str) -> bytearray:
         """Return the bytes of a file that is about to be changed."""

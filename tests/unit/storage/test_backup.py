@@ -88,6 +88,26 @@ def test_every_flipped_bit_is_found() -> None:
         Backup(disk_on(image), NAME).verify()
 
 
+def test_a_shard_that_was_not_read_to_its_end_is_taken_back() -> None:
+    """What comes after a shard that was dropped is as if that had never begun."""
+
+    async def program() -> None:
+        image = DiskImage()
+        writer = BackupWriter(disk_on(image), NAME, ID)
+        await writer.begin()
+        await writer.begin_shard(3, LogPosition(2, 39))
+        await writer.add(b"older")
+        await writer.drop_shard()
+        await writer.begin_shard(3, LogPosition(2, 40))
+        await writer.add(b"newer")
+        writer.end_shard(1)
+        await writer.drop_shard()
+        await writer.finish(manifest(writer))
+        assert read(image) == {3: (LogPosition(2, 40), [b"newer"])}
+
+    run(program())
+
+
 def test_a_backup_replaces_nothing() -> None:
     """A name that is taken is refused, and what has it stays as it is."""
     image = DiskImage()
