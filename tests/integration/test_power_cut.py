@@ -9,15 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import os
 import random
-import struct
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from disks import LoopDisk
 from processes import NodeProcess
 
 import ssgovern
@@ -25,55 +23,11 @@ from ssgovern.errors import SsGovernError
 
 ROUNDS = int(os.environ.get("POWER_CUTS", "3"))
 WRITERS = 16
-_EXT4_IOC_SHUTDOWN = 0x8004587D
-_NO_LOG_FLUSH = 2
-
-
-class LoopDisk:
-    """An ext4 file system in a file, whose power can be cut."""
-
-    def __init__(self, directory: Path) -> None:
-        self._image = directory / "image"
-        self.mounted = directory / "mounted"
-        self.mounted.mkdir()
-        self.is_on = True
-
-    def format(self) -> str:
-        """Make and mount it; return why that is not possible, or nothing."""
-        with self._image.open("wb") as image:
-            image.truncate(256 << 20)
-        for command in (["mkfs.ext4", "-qF", str(self._image)], self._mount):
-            done = subprocess.run(command, capture_output=True, check=False)
-            if done.returncode != 0:
-                return done.stderr.decode().strip() or f"{command[0]} failed"
-        return ""
-
-    @property
-    def _mount(self) -> list[str]:
-        return ["mount", "-o", "loop", str(self._image), str(self.mounted)]
-
-    def cut(self) -> None:
-        """Lose what is not on the disk; everything fails from now on."""
-        self.is_on = False
-        directory = os.open(self.mounted, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            fcntl.ioctl(directory, _EXT4_IOC_SHUTDOWN, struct.pack("I", _NO_LOG_FLUSH))
-        finally:
-            os.close(directory)
-
-    def power_on(self) -> None:
-        """Mount again what survived."""
-        subprocess.run(["umount", str(self.mounted)], check=True)
-        subprocess.run(self._mount, check=True)
-        self.is_on = True
-
-    def remove(self) -> None:
-        subprocess.run(["umount", "--lazy", str(self.mounted)], check=False)
 
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[LoopDisk]:
-    one = LoopDisk(tmp_path)
+    one = LoopDisk(tmp_path / "disk")
     try:
         if reason := one.format():
             pytest.skip(f"may not make a disk: {reason}")
