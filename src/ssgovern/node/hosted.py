@@ -65,6 +65,18 @@ class HostedShard:
         self.settled = False
         """It was in sync in this life: what is here is the shard, not an old picture of it."""
 
+    @property
+    def obeys(self) -> int:
+        """The highest epoch that this node promised to obey."""
+        return self.promised if self.replica is None else self.replica.promised
+
+    def may_lead(self, epoch: int) -> bool:
+        """Tell whether this life of the node may begin an epoch: one that is new to it.
+
+        The row that grants it may be late, and another primary may have begun a later one.
+        """
+        return epoch > self.led and epoch >= self.obeys and epoch > self.log.tail.epoch
+
     def __repr__(self) -> str:
         role = self.primary or self.replica or "no role"
         marks = " switching" * self.switching + " installing" * self.installing

@@ -122,7 +122,8 @@ class PrimaryDriver:
         """Say that the primary whom the row names has stopped, if that is so.
 
         It stops for its successor when all that it was given is committed. It also says so
-        when it led the row's epoch and does no more: then the epoch needs another.
+        when it led the row's epoch and does no more, or obeys a later one: then the epoch needs
+        another.
         """
         primary = hosted.primary
         if row.primary != self._node or not self._deeds.session:
@@ -131,7 +132,7 @@ class PrimaryDriver:
             handing_over = row.successor != NOBODY and row.epoch == primary.epoch
             if not handing_over or primary.committed < primary.tail or not primary.serving:
                 return
-        elif hosted.switching or row.epoch > hosted.led:
+        elif hosted.switching or hosted.may_lead(row.epoch):
             return
         said = Resigned(hosted.shard, self._node, self._deeds.session, row.epoch, row.version)
         self._asker.ask(

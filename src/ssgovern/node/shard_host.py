@@ -319,7 +319,7 @@ class ShardHost:
                 hosted.primary.on_assigned(self._assigned(shard, row), self._now_ms()),
             )
             self._primary_driver.maybe_resign(self._group, hosted, row)
-        elif row.primary == self._node and mine and row.epoch > hosted.led:
+        elif row.primary == self._node and mine and hosted.may_lead(row.epoch):
             self._begin_switch(hosted, self._finish_promotion)
         elif hosted.replica is None:
             self._become_replica(hosted)
@@ -366,7 +366,7 @@ class ShardHost:
 
     def _finish_promotion(self, hosted: HostedShard) -> None:
         shard, row = hosted.shard, self._row(hosted.shard)
-        if row.primary != self._node or row.epoch <= hosted.led or not self.session:
+        if row.primary != self._node or not hosted.may_lead(row.epoch) or not self.session:
             return
         if self._session_of(self._node) != self.session:
             return
@@ -444,6 +444,7 @@ class ShardHost:
         if self._node in self._row(hosted.shard).holders:
             return
         shard = hosted.shard
+        hosted.promised = hosted.obeys
         hosted.replica = None
         hosted.settled = False
         hosted.log.reset(ORIGIN)
