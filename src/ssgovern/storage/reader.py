@@ -185,6 +185,9 @@ class SegmentReader:
         checksum_bytes_left = _CHECKSUM_BYTES_MAX
         for start in range(first, end, self._chunk_bytes):
             seen = self._disk.read(self._name, start, self._chunk_bytes + _LSN_BYTES - 1)
+            # Room that was reserved and never written: in a first segment, whose LSNs begin
+            # with zeros, each byte of it would be looked at. An LSN may end with zeros.
+            seen = seen[: len(seen.rstrip(b"\0")) + _LSN_BYTES - 1]
             for match in may_be_proof.finditer(seen):
                 at = match.start()
                 offset = start + at - SYNCED_LSN_OFFSET
