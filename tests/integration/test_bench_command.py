@@ -1,14 +1,16 @@
-"""`ss-govern bench` against a real node."""
+"""`ss-govern bench` against real nodes."""
 
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from clusters import Cluster
 from processes import NodeProcess
 
 COMMAND = (sys.executable, "-m", "ssgovern.cli.main")
@@ -47,3 +49,24 @@ def test_bench_without_a_node_says_what_to_do() -> None:
     assert refused.returncode == 3
     assert "no node answers at 127.0.0.1:1" in refused.stderr
     assert "Traceback" not in refused.stderr
+
+
+@pytest.mark.timeout(120)
+def test_bench_of_a_cluster_survives_the_death_of_a_node(tmp_path: Path) -> None:
+    """Each request goes to its primary; what a dead one did not answer, its successor does."""
+    cluster = Cluster(tmp_path, candidates=3)
+    cluster.start()
+    try:
+        server = ("--server", cluster.nodes[2].address)
+        assert run("services", *server, "--timeout", "60").returncode == 0
+        command = [*COMMAND, "bench", *server, "--seconds", "8", "--connections", "9", "--json"]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as bench:
+            with pytest.raises(subprocess.TimeoutExpired):
+                bench.wait(4)
+            cluster.nodes[1].kill(signal.SIGKILL)
+            stdout, stderr = bench.communicate(timeout=90)
+        assert bench.returncode == 0, stderr
+        registrations, reads, _ = json.loads(stdout)
+        assert registrations["moves"] + reads["moves"] > 0
+    finally:
+        cluster.kill()

@@ -1,18 +1,22 @@
-"""`bench`: what a running node does under load."""
+"""`bench`: what a running node or cluster does under load, and that it loses nothing."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 
 import click
 
+from ssgovern.cli.connection import connected
 from ssgovern.cli.exits import EXIT_OK
-from ssgovern.cli.load import Requests, drive, reads, registrations
+from ssgovern.cli.load import Workload, drive, reads, registrations, workload
 from ssgovern.cli.options import Target, client_command
-from ssgovern.cli.output import is_terminal, print_json, print_table
-from ssgovern.client.addresses import parse_addresses
+from ssgovern.cli.output import counted, is_terminal, print_json, print_table
+from ssgovern.client.addresses import Address, parse_addresses
+from ssgovern.client.registry import Registry
+from ssgovern.errors import NotFoundError
 from ssgovern.wire.pb import model_pb2
 
 _BENCH_HELP = """\b
@@ -37,6 +41,9 @@ class Figures:
     per_second: float
     p50_ms: float
     p99_ms: float
+    max_ms: float
+    moves: int
+    """How often a session had to go to another node because its primary changed."""
 
 
 @click.command(epilog=_BENCH_HELP)
@@ -59,8 +66,8 @@ class Figures:
 )
 @client_command
 async def bench(target: Target, connections: int, in_flight: int, seconds: float) -> int:
-    """Measure a node: registrations, reads, and the latency of a lone request."""
-    address = parse_addresses(target.server)[0]
+    """Measure a node or a cluster: registrations, reads, and the latency of a lone request."""
+    addresses = parse_addresses(target.server)
     namespace = "bench" if target.namespace == "default" else target.namespace
     keys = [
         model_pb2.ServiceKey(
@@ -68,20 +75,21 @@ async def bench(target: Target, connections: int, in_flight: int, seconds: float
         )
         for number in range(connections)
     ]
-    everyone = [registrations(key) for key in keys]
+    everyone = [workload(key, registrations(key)) for key in keys]
+    readers = [workload(key, reads(key)) for key in keys]
     results = []
-    for what, workloads, depth in (
-        ("registrations", everyone, in_flight),
-        ("reads of an empty service", [reads(key) for key in keys], in_flight),
-        ("one registration at a time", everyone[:1], 1),
-    ):
-        results.append(
-            await _measure((address.host, address.port), what, workloads, depth, seconds)
-        )
+    async with connected(replace(target, namespace=namespace)) as registry:
+        check = partial(_all_there, registry, target.group_name)
+        for what, workloads, depth, checked in (
+            ("registrations", everyone, in_flight, check),
+            ("reads of an empty service", readers, in_flight, None),
+            ("one registration at a time", everyone[:1], 1, check),
+        ):
+            results.append(await _measure(addresses, what, workloads, depth, seconds, checked))
     if target.json:
         print_json([asdict(figures) for figures in results])
         return EXIT_OK
-    columns = ("WORKLOAD", "CONNECTIONS", "IN FLIGHT", "PER SECOND", "P50", "P99")
+    columns = ("WORKLOAD", "CONNECTIONS", "IN FLIGHT", "PER SECOND", "P50", "P99", "MAX")
     rows = [
         (
             one.what,
@@ -90,18 +98,43 @@ async def bench(target: Target, connections: int, in_flight: int, seconds: float
             f"{one.per_second:,.0f}",
             f"{one.p50_ms:.2f} ms",
             f"{one.p99_ms:.2f} ms",
+            f"{one.max_ms:.2f} ms",
         )
         for one in results
     ]
     print_table(columns, rows, right=columns[1:])
+    if moved := sum(one.moves for one in results):
+        click.echo(f"{counted(moved, 'session')} had to follow a shard to another primary.")
+    click.echo("All that was acknowledged was there.")
     return EXIT_OK
 
 
+async def _all_there(registry: Registry, group: str, registered: int) -> None:
+    """Check that what was acknowledged is there, whatever became of nodes meanwhile."""
+    found = sum(
+        service.instances
+        for service in await registry.services("bench-", group=group)
+        if service.key.service.removeprefix("bench-").isdecimal()
+    )
+    if found < registered:
+        raise NotFoundError(f"{registered} registrations were acknowledged, {found} are there")
+
+
 async def _measure(
-    address: tuple[str, int], what: str, workloads: list[Requests], depth: int, seconds: float
+    addresses: Sequence[Address],
+    what: str,
+    workloads: list[Workload],
+    depth: int,
+    seconds: float,
+    check: Callable[[int], Awaitable[None]] | None,
 ) -> Figures:
     run, taken_s = await drive(
-        address, workloads, in_flight=depth, seconds=seconds, on_second=_progress(what)
+        addresses,
+        workloads,
+        in_flight=depth,
+        seconds=seconds,
+        on_second=_progress(what),
+        check=check,
     )
     latencies = sorted(run.latencies)
     return Figures(
@@ -111,6 +144,8 @@ async def _measure(
         per_second=run.answered / taken_s,
         p50_ms=_percentile(latencies, 0.50) * 1000.0,
         p99_ms=_percentile(latencies, 0.99) * 1000.0,
+        max_ms=latencies[-1] * 1000.0 if latencies else 0.0,
+        moves=run.moves,
     )
 
 
