@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 
 from ssgovern import limits
 from ssgovern.api.native.peer import PeerAcceptor
@@ -51,6 +52,7 @@ from ssgovern.wire.pb import native_pb2, peer_pb2
 log = logging.getLogger("ssgovern.node")
 
 _STOP_TIMEOUT_S = 5.0
+_CONTROLLER_TIMEOUT_S = 2.0
 _COMMAND_TIMEOUT_S = 30.0
 _LOOK_S = 0.5
 
@@ -337,7 +339,9 @@ class ClusterNode(Node):
             log.info("stopping: no other node can be reached to take over")
         else:
             await self._try_to_hand_over()
+        self.member.leave()
         self.server.stop_accepting()
+        self.host.hears = False
         await self._replicated.drain()
         self.server.close_all()
         for task in tasks:
@@ -375,8 +379,17 @@ class ClusterNode(Node):
         if not self.member.session:
             return
         loop = asyncio.get_running_loop()
+        if self.candidate is not None:
+            # Or all that follows waits until the others have noticed and held an election.
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_CONTROLLER_TIMEOUT_S):
+                    await self.candidate.controller.hand_over()
         while self.host.uncommitted():
             await asyncio.sleep(0.01)
+        # The controller does not wait for the lease of who says that it stops, nor must it be
+        # talked into another session.
+        self.host.give_up_lease()
+        self.member.leave()
         request = peer_pb2.NodeStoppingRequest(
             node_id=self._me.node_id, session=self.member.session
         )
@@ -410,8 +423,10 @@ class ClusterNode(Node):
 
     async def _begin_candidate(self) -> None:
         """The cluster made this node a candidate while it runs."""
-        self.candidate = await self._open_candidate()
-        self._tasks += self.candidate.start(self._group)
+        candidate = await self._open_candidate()
+        if not self._stop.is_set():
+            self.candidate = candidate
+            self._tasks += candidate.start(self._group)
 
     def _dial(self) -> None:
         """Dial every node there is; until the map says who, the candidates."""

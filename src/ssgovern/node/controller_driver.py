@@ -470,6 +470,25 @@ class ControllerDriver:
             )
         return f"Node {to} takes over as the controller."
 
+    async def hand_over(self) -> None:
+        """Let another candidate be the controller if this one is: its node is about to stop.
+
+        Asks those that are here, one after the other; who finds nobody stays the controller.
+        """
+        for node in self._log.candidates:
+            if not self._log.is_leader:
+                return
+            if node == self._me or self._links.is_refused(node):
+                continue
+            if not self._metadata.state.is_live(node):
+                continue
+            try:
+                if await self._log.transfer(node):
+                    log.info("Node %d takes over as the controller.", node)
+                    return
+            except SsGovernError as error:
+                log.debug("node %d does not take over as the controller: %s", node, error)
+
     async def _change_candidates(self, wanted: AddCandidate | RemoveCandidate) -> str:
         controller = self._in_office_or_refuse()
         if self._changing_candidates:

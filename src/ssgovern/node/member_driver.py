@@ -119,6 +119,7 @@ class MemberDriver:
         self._rotation = 0
         # Who let a question hang, and until when others are asked first.
         self._silent: dict[_Target, float] = {}
+        self._leaving = False
         self._woken = asyncio.Event()
         self._behind = asyncio.Event()
         # Up to where the metadata log is committed, by what was last heard.
@@ -138,11 +139,18 @@ class MemberDriver:
         """Register and send heartbeats, for ever."""
         async with asyncio.TaskGroup() as self._tasks:
             self._tasks.create_task(self._follow(), name="metadata-follow")
-            while True:
+            while not self._leaving:
                 if self.session == 0:
                     await self._register()
                 self._begin_beat()
                 await self._pause(limits.NODE_HEARTBEAT_MS)
+
+    def leave(self) -> None:
+        """Send no more heartbeats and ask for no other session: this life of the node is over.
+
+        What the cluster agrees upon is followed on.
+        """
+        self._leaving = True
 
     def wake(self) -> None:
         """Say that there may be a new controller: it is sent a heartbeat at once."""
@@ -160,7 +168,7 @@ class MemberDriver:
     # --- the session -----------------------------------------------------------------------
 
     async def _register(self) -> None:
-        while self.session == 0:
+        while self.session == 0 and not self._leaving:
             asked = self._registration()
             self._my_address = asked.address
             body = encode(registration_to_wire(asked))
@@ -190,7 +198,7 @@ class MemberDriver:
         self._on_session(self.session)
 
     def _lose_session(self, session: int, why: str) -> None:
-        if session == self.session:
+        if session == self.session and not self._leaving:
             log.warning("session %d has ended: %s", session, why)
             self.session = 0
             self.lease_until_ms = 0.0
@@ -200,7 +208,7 @@ class MemberDriver:
     # --- heartbeats ------------------------------------------------------------------------
 
     def _begin_beat(self) -> None:
-        if self._beats < _BEATS_AT_ONCE:
+        if self._beats < _BEATS_AT_ONCE and not self._leaving:
             self._beats += 1
             self._tasks.create_task(self._beat(), name="node-heartbeat")
 

@@ -104,6 +104,9 @@ class ShardHost:
         self._lease_until_ms = 0.0
         self.stopping = False
         """No new write is taken: what was taken is finished."""
+        self.hears = True
+        """Messages of other nodes are taken. Not while the log ends: they would never let it."""
+        self._lease_given_up = False
         self.session: int = 0
         """The session that the controller granted to this life of the node; 0: none yet."""
         self.promotions = 0
@@ -164,11 +167,15 @@ class ShardHost:
 
     def on_replication(self, source: NodeId, body: bytes) -> None:
         """Take a batch of messages. Raises RemoteProtocolError."""
+        if not self.hears:
+            return
         for message in decode_batch(source, body):
             self._on_message(self.hosted[message.shard], message)
 
     def on_snapshot_piece(self, source: NodeId, body: bytes) -> None:
         """Take a piece of a shard's state. Raises RemoteProtocolError."""
+        if not self.hears:
+            return
         assembler = self._assemblers.get(source)
         if assembler is None:
             assembler = self._assemblers[source] = SnapshotAssembler(source)
@@ -268,9 +275,18 @@ class ShardHost:
 
     def on_lease(self, until_ms: float) -> None:
         """Nobody is promoted past this node before `until_ms` of its own clock."""
+        if self._lease_given_up:
+            return
         self._lease_until_ms = max(self._lease_until_ms, until_ms)
         for primary in self.primaries.values():
             primary.on_lease(int(until_ms))
+
+    def give_up_lease(self) -> None:
+        """Act as primary no more: from now on others may be promoted past this node."""
+        self._lease_given_up = True
+        self._lease_until_ms = 0.0
+        for primary in self.primaries.values():
+            primary.lease_until_ms = 0
 
     def on_rows_changed(self, shards: Iterable[ShardId]) -> None:
         """The rows of these shards changed: take the roles that they give to this node."""

@@ -291,3 +291,30 @@ def test_what_is_missing_is_fetched_unless_a_leader_brings_it(
     assert stage.member.controller_heard
     asked = [type_ for _, type_ in stage.asked if type_ == MessageType.METADATA_FETCH]
     assert bool(asked) == fetches
+
+
+def test_who_leaves_asks_for_no_other_session(stage: Stage) -> None:
+    """A node that stops is not talked back into the cluster by the end of its session."""
+    stage.controller_is("a:1")
+    stage.run(2.0)
+    stage.member.leave()
+    stage.answers = {"a:1": raising(FencedError("it stops"))}
+    stage.asked.clear()
+    stage.run(5.0)
+    assert stage.asked == []
+    assert stage.sessions == [1]
+
+
+def test_a_heartbeat_under_way_when_it_leaves_ends_nothing(stage: Stage) -> None:
+    """What its primaries hear of who follows them needs the session they were granted."""
+    stage.controller_is("a:1")
+    stage.run(2.0)
+
+    def fenced(type_: int, body: bytes) -> bytes:
+        stage.member.leave()
+        raise FencedError("it stops")
+
+    stage.answers = {"a:1": fenced}
+    stage.run(5.0)
+    assert stage.sessions == [1]
+    assert stage.member.session == 1

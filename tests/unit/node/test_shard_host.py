@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
 from hosting import (
     PEER,
     SHARD,
@@ -13,6 +14,7 @@ from hosting import (
     simulate,
 )
 
+from ssgovern.errors import ShardUnavailableError
 from ssgovern.model import ORIGIN, LogPosition
 from ssgovern.replication.messages import Appended, Fenced
 from ssgovern.wire.frames import MessageType
@@ -88,5 +90,50 @@ def test_a_promise_outlives_the_shard() -> None:
         node.append(4, ORIGIN, "", "x")
         await settle()
         assert [said.epoch for said in node.said(Fenced)] == [5]
+
+    simulate(body)
+
+
+# --- the end ---------------------------------------------------------------------------------
+
+
+def test_who_gave_up_its_lease_answers_no_reads() -> None:
+    """Others may be promoted at once, so not even a heartbeat's late answer lets it go on."""
+
+    async def body(node: Hosting) -> None:
+        await primary(node)
+        node.placement.check_read(SHARD, replica_too=False)
+        node.host.give_up_lease()
+        node.lease()
+        with pytest.raises(ShardUnavailableError):
+            node.placement.check_read(SHARD, replica_too=False)
+        node.placement.check_read(SHARD, replica_too=True)
+        with pytest.raises(ShardUnavailableError):
+            node.placement.check_write(SHARD)
+
+    simulate(body)
+
+
+def test_the_log_ends_although_peers_go_on() -> None:
+    """Those who were not told yet send to the last moment; their entries are not waited for."""
+
+    async def body(node: Hosting) -> None:
+        node.found()
+        node.agree(s0=row(1, 2, primary=2))
+        await settle()
+
+        async def load() -> None:
+            revision = 0
+            while True:
+                node.append(1, LogPosition(1 if revision else 0, revision), f"i{revision}")
+                revision += 1
+                await asyncio.sleep(0.0003)
+
+        loading = asyncio.get_running_loop().create_task(load())
+        await settle()
+        node.host.hears = False
+        async with asyncio.timeout(1):
+            await node.driver.drain()
+        loading.cancel()
 
     simulate(body)
