@@ -507,6 +507,14 @@ class ClusterNode(Node):
                 f"{known.address}): two nodes with one id? A node that lost its directory needs "
                 "a new id, and the old one leaves the cluster"
             )
+        dialled = self.links.said(said.node_id)
+        if dialled is not None and dialled.boot_id != said.boot_id:
+            # Of a process that ended, the link to it ends at once; of one without power, soon.
+            raise PeerRefusedError(
+                f"node {said.node_id} runs already, as another process that answers at its "
+                "address: a copied data directory? Start the copy with another node.id and an "
+                "empty data directory"
+            )
 
     # --- questions -------------------------------------------------------------------------
 

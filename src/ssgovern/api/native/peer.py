@@ -65,7 +65,10 @@ class PeerHandler(Protocol):
         """All that one read of a socket brought was handed over: time to send what collected."""
 
     def said_hello(self, said: PeerSaid, address: str) -> None:
-        """A node passed the handshake, for a link or a question; it is dialled at `address`."""
+        """A node passed the handshake, for a link or a question; it is dialled at `address`.
+
+        PeerRefusedError: it is not wanted all the same.
+        """
 
 
 class PeerConnection(FrameConnection):
@@ -180,13 +183,13 @@ class PeerConnection(FrameConnection):
         proof = decode(peer_pb2.PeerProofRequest, body).proof
         try:
             handshake.check_dialler_proof(self._expected_proof, proof, self.said.node_id)
+            self._acceptor.proven(self)
         except PeerRefusedError as error:
             log.warning("%s is refused: %s", self, error)
             self.reply_error(type_, request_id, error)
             self.close()
             return
         self.is_proven = True
-        self._acceptor.proven(self)
         self.reply(type_, request_id, encode(peer_pb2.PeerProofResponse()))
 
     def reply(self, type_: int, request_id: int, body: bytes) -> None:
@@ -317,15 +320,18 @@ class PeerAcceptor:
         connection.reply(MessageType.PEER_HELLO, request_id, encode(response))
 
     def proven(self, connection: PeerConnection) -> None:
-        """A connection passed the handshake."""
+        """A connection passed the handshake. Raises PeerRefusedError if it is refused all the same.
+
+        It is asked for before the link that was there goes: a stranger must not end that.
+        """
         said = connection.said
+        self.handler.said_hello(said, connection.address_told)
         if connection.is_link:
             before = self._links.get(said.node_id)
             self._links[said.node_id] = connection
             if before is not None:
                 # Its dialler has given it up; what still comes over it would come too late.
                 before.abort()
-        self.handler.said_hello(said, connection.address_told)
 
     def closed(self, connection: PeerConnection) -> None:
         """A connection is gone."""
