@@ -24,6 +24,7 @@ from ssgovern.sim.cluster_nemesis import ClusterNemesis
 from ssgovern.sim.cluster_scenario import ClusterScenario, NodePlan, draw_cluster
 from ssgovern.sim.cluster_taps import ClusterTaps
 from ssgovern.sim.convergence import check_converged
+from ssgovern.sim.few_shards import few_shards
 from ssgovern.sim.harness import Result, logs_judged, story_of
 from ssgovern.sim.histories import Histories, describe
 from ssgovern.sim.linearizability import Verdict
@@ -57,7 +58,12 @@ def simulate_cluster(
 ) -> Result:
     """Run one seed to its end, or to its first violation."""
     scenario = draw_cluster(seed, liveness=liveness, minutes=minutes)
-    with World(seed, trace=trace) as world, with_knobs(scenario.knobs), Taps() as taps:
+    with (
+        few_shards(scenario.shards),
+        World(seed, trace=trace) as world,
+        with_knobs(scenario.knobs),
+        Taps() as taps,
+    ):
         mutant.plant(taps)
         run = ClusterRun(world, scenario)
         ClusterTaps(run.checker).listen(taps)

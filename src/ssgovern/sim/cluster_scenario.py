@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ssgovern import limits
-from ssgovern.model import NodeId
+from ssgovern.model import SHARDS, NodeId
 from ssgovern.node.config import (
     ClusterConfig,
     ListenConfig,
@@ -116,6 +116,7 @@ class ClusterScenario:
     """All that a seed draws before it begins."""
 
     seed: int
+    shards: int
     topology: Topology
     nodes: tuple[NodePlan, ...]
     clients: tuple[ClientPlan, ...]
@@ -152,6 +153,7 @@ class ClusterScenario:
             kinds[client.kind] = kinds.get(client.kind, 0) + 1
         shown: dict[str, object] = {
             "topology": self.topology.name,
+            "shards": self.shards,
             "chaos_s": round(self.chaos_s, 1),
             "faults": self.lasting or ",".join(self.faults),
             "gap_s": self.gap_s,
@@ -182,6 +184,8 @@ def draw_cluster(
     chaos_s = rng.uniform(20.0, 45.0) if minutes is None else minutes * 60.0
     return ClusterScenario(
         seed=seed,
+        # As many as in production only now and then: they cost, and what they do is the same.
+        shards=SHARDS if rng.random() < 0.04 else rng.choice([8, 16, 32]),
         topology=topology,
         nodes=_draw_nodes(rng, topology),
         clients=_draw_clients(rng, admin=not liveness),
@@ -285,7 +289,6 @@ def _draw_clients(rng: random.Random, *, admin: bool) -> tuple[ClientPlan, ...]:
 
 def _draw_knobs(rng: random.Random) -> dict[str, int]:
     choices = {
-        "BATCH_ENTRIES_MAX": [16, 64],
         "HISTORY_CHANGES_PER_SHARD": [2, 8, 40],
         "CATCH_UP_SLICE": [1, 3],
         "FAN_OUT_SLICE": [1, 2],
