@@ -18,6 +18,7 @@ from ssgovern.controller.moves import add_first_placement, add_moves, add_progre
 from ssgovern.controller.nodes import (
     Registration,
     add_given_up,
+    add_gone_left,
     add_removed,
     add_silent_fenced,
     decide_leave,
@@ -181,6 +182,7 @@ class Controller:
         # Before fencing: who is fenced in this very pass has only begun to be away.
         add_given_up(draft, self.soft, now_ms)
         add_silent_fenced(draft, self.soft, self.rules, now_ms)
+        add_gone_left(draft, self.soft, self.rules)
         add_promotions(draft, self.soft, self.rules)
         # Moves under way have their times, and so has what is to wait after one that failed.
         timed = any(row.in_flight for row in self.state.rows)

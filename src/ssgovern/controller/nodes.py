@@ -235,6 +235,26 @@ def add_silent_fenced(draft: Draft, soft: SoftState, rules: Rules, now_ms: float
         add_fencing(draft, rules, sorted([*silent, *gone]), " or ".join(why))
 
 
+def add_gone_left(draft: Draft, soft: SoftState, rules: Rules) -> None:
+    """Take nodes whose process is gone out of the in-sync sets of shards that others lead.
+
+    Nothing commits without them until then, and what they held as replicas gives them no right
+    that has to run out first. What they lead waits for the end of their lease.
+    """
+    minimum = draft.state.settings.min_in_sync
+    gone = {
+        node.id: None for node in draft.state.sorted_nodes() if node.live and soft.is_gone(node.id)
+    }
+    changed = []
+    for shard, row in enumerate(draft.state.rows if gone else ()):
+        remaining = [node for node in row.in_sync if node not in gone]
+        if row.primary in remaining and minimum <= len(remaining) < len(row.in_sync):
+            changed.append((ShardId(shard), rules.with_in_sync(row, remaining, minimum)))
+    if changed:
+        said = f"took {named(gone, 'node')} (its process is gone) out of the in-sync sets of "
+        draft.change_rows(f"{said}{counted(len(changed), 'shard')} that others lead", changed)
+
+
 def add_given_up(draft: Draft, soft: SoftState, now_ms: float) -> None:
     """Give up nodes that are away for too long, so that their shards are copied elsewhere."""
     settings = draft.state.settings

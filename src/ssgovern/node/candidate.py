@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 
+from ssgovern import limits
 from ssgovern.controller.nodes import Registration
 from ssgovern.controller.rows import NOBODY
 from ssgovern.controller.state import Settings
@@ -123,7 +124,16 @@ class Candidate:
         return [
             group.create_task(self.raft.run(), name="raft"),
             group.create_task(self.controller.run(), name="controller"),
+            group.create_task(self._watch_leader(), name="watch-leader"),
         ]
+
+    async def _watch_leader(self) -> None:
+        """Look whether the leader's process is there, which its silence shows much later."""
+        while True:
+            await asyncio.sleep(limits.RAFT_TICK_MS / 1000.0)
+            leader = self.leader
+            if leader not in (NOBODY, self._me.node_id) and self._links.is_refused(leader):
+                self.raft.leader_gone(leader)
 
     # --- for the node ----------------------------------------------------------------------
 

@@ -230,6 +230,12 @@ class RaftDriver:
             return await self._outcome(Accepted(last, term))
         return max(index, last)
 
+    def leader_gone(self, node: NodeId) -> None:
+        """Take note that no process answers where the leader was: it need not be waited for."""
+        if self._raft.leader_id == node:
+            self._raft.leader_gone(node)
+            self._stir()
+
     async def transfer(self, target: NodeId) -> bool:
         """Hand leadership to another voter; return whether this node no longer leads.
 

@@ -47,6 +47,9 @@ from ssgovern.raft.messages import (
 )
 from ssgovern.raft.state import Accepted, Jitter, Refusal, SafetyViolationError, Settings, State
 
+GONE_TICKS = 3
+"""Time for all voters to notice that their leader is dead."""
+
 _NO_PROMISE = HardState()
 _NOTHING = Snapshot()
 _DEFAULTS = Settings()
@@ -182,6 +185,23 @@ class Raft:
         """Stand for election now, if this node is a voter without a leader's office."""
         if self.leader is None and self.state.log.may_campaign(self.id):
             self._pre_campaign()
+
+    def leader_gone(self, node: NodeId) -> None:
+        """Do not wait for the silence of a leader whose process is known to be dead.
+
+        Only a hint: where it is wrong, the leader's next message is obeyed as ever. Those who
+        noticed are given a moment, and stand for election in the order of their ids.
+        """
+        if self.role is not Role.FOLLOWER or self.leader_id != node:
+            return
+        self.leader_id = None
+        place = sum(other not in (self.id, node) and other > self.id for other in self._voters())
+        ticks = GONE_TICKS * (1 + place) + self._jitter(GONE_TICKS)
+        self._timeout_ticks = min(self._timeout_ticks, self._elapsed() + ticks)
+        self.state.note(f"leader {node} is gone")
+
+    def _voters(self) -> list[NodeId]:
+        return self.state.log.config.all_voters()
 
     def _pre_campaign(self) -> None:
         state, log = self.state, self.state.log

@@ -329,6 +329,11 @@ class Walk:
             for rival in rng.sample(self._ids, 2):
                 self._cores[rival].campaign()
                 self._send(self._cores[rival].urgent())
+        elif choice < 0.978 and self._short_lives:
+            # Right or wrong: it must only cost an election.
+            leader = self._cores[node].leader_id
+            if leader is not None:
+                self._cores[node].leader_gone(leader)
         self._watch(node)
         if rng.random() < 0.9:
             self._send(self._cores[node].urgent())

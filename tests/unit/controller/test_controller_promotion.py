@@ -211,3 +211,24 @@ def test_settings_that_cannot_work(settings: Settings) -> None:
     with pytest.raises(InvalidArgumentError) as error:
         check_settings(settings)
     assert hasattr(settings, error.value.fields["field"])
+
+
+def test_nobody_waits_for_a_replica_whose_process_is_gone(make_cluster: MakeCluster) -> None:
+    """It leaves the in-sync set at once; where it is primary its lease has to end first."""
+    cluster = sole_shard(make_cluster)
+    controller = cluster.controller
+    controller.note_gone(C, gone=True)
+    cluster.commit(controller.decide_pass(cluster.now_ms))
+    row = cluster.state.rows[0]
+    assert (row.primary, row.in_sync) == (A, (A, B))
+    controller.note_gone(A, gone=True)
+    cluster.commit(controller.decide_pass(cluster.now_ms))
+    assert cluster.state.rows[0] == row
+
+
+def test_the_last_copy_but_one_is_waited_for(make_cluster: MakeCluster) -> None:
+    """Below min_in_sync nothing commits, so that nobody is taken out for the sake of it."""
+    cluster = sole_shard(make_cluster, min_in_sync=3)
+    cluster.controller.note_gone(C, gone=True)
+    cluster.commit(cluster.controller.decide_pass(cluster.now_ms))
+    assert cluster.state.rows[0].in_sync == (A, B, C)

@@ -430,3 +430,30 @@ def test_what_a_node_tells_of_itself_is_bounded() -> None:
         core.step(TimeoutNow(CLUSTER, TWO, ONE, term))
     assert len(core.story()) == STORY_LINES_MAX
     assert repr(core).startswith("<Raft node=1 candidate term=399 vote=1 leader=-")
+
+
+def test_a_leader_known_to_be_dead_is_not_waited_for(group: Group) -> None:
+    """The highest id that is left follows it long before an election time is over."""
+    group.start([ONE, TWO, THREE])
+    group.tick(12)
+    assert group.cores[THREE].role is Role.LEADER
+    group.isolate(THREE)
+    for survivor in (ONE, TWO):
+        group.cores[survivor].leader_gone(THREE)
+    for _ in range(5):
+        for survivor in (ONE, TWO):
+            group.cores[survivor].tick()
+        group.settle()
+    assert group.cores[TWO].role is Role.LEADER
+
+
+def test_a_leader_wrongly_taken_for_dead_goes_on(group: Group) -> None:
+    """Its next heartbeat is obeyed; a rumour costs nothing by itself."""
+    group.start([ONE, TWO, THREE])
+    group.tick(12)
+    term = group.cores[THREE].term
+    group.cores[ONE].leader_gone(THREE)
+    assert group.cores[ONE].leader_id is None
+    group.tick(20)
+    assert group.cores[ONE].leader_id == THREE
+    assert group.cores[THREE].term == term
