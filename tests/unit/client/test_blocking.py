@@ -96,6 +96,21 @@ def test_the_same_calls_wait_for_their_results(served: NodeThread) -> None:
     assert not served.node.sessions
 
 
+def test_operators_need_no_event_loop_either(served: NodeThread) -> None:
+    """Whatever the asynchronous client can ask of a cluster, this one can."""
+    with connect(served) as registry:
+        assert registry.cluster_status(shards=True).shards
+        assert registry.cluster_leave(2) == "decided: leave"
+        assert registry.cluster_stay(2) == "decided: stay"
+        assert registry.cluster_transfer(7, 3) == "decided: transfer"
+        assert registry.cluster_transfer_controller(3) == "decided: transfer_controller"
+        assert registry.cluster_settings(copies=2) == "decided: settings"
+        assert registry.cluster_candidates(add=4) == "decided: candidates"
+        assert registry.cluster_unclean(7, 3) == "decided: unclean"
+        asked = {name for name in dir(ssgovern.Registry) if name.startswith("cluster_")}
+        assert asked <= set(dir(registry))
+
+
 def test_subscriptions_are_contexts_and_iterators(served: NodeThread) -> None:
     """Lists are there at entry, changes come by iteration, choosing works, also after the end."""
     served.node.put(ORDERS, instance(1))
