@@ -52,17 +52,33 @@ def health_of(status: ClusterStatus) -> Health:
     if staying < status.copies and not status.shards_below_copies:
         degraded.append(f"{_copies(status)} are wanted, {counted(staying, 'node')} can take them")
         advice.append(_advice_below(status))
-    if len(status.candidates) % 2 == 0 and status.candidates:
-        degraded.append(f"{len(status.candidates)} candidates")
-        advice.append(
-            "an even number of candidates survives no more than one less: add one with"
-            " `ss-govern cluster candidates add`, or remove one."
-        )
+    if few := _too_few_candidates(status):
+        degraded.append(f"{counted(len(status.candidates), 'candidate')}")
+        advice.append(few)
     if bad:
         return Health("bad", ", ".join([*bad, *degraded]), tuple(advice))
     if degraded:
         return Health("degraded", ", ".join(degraded), tuple(advice))
     return Health("good", f"all {status.shards_total} shards are served, in {_copies(status)}")
+
+
+def _too_few_candidates(status: ClusterStatus) -> str:
+    """Return what to do if one failure less is survived than these nodes could; empty: nothing.
+
+    Of two nodes one alone votes: that is as good as it gets, and two would be worse.
+    """
+    count = len(status.candidates)
+    able = [n.node_id for n in status.nodes if n.live and not n.leaving and not n.candidate]
+    add = f"`ss-govern cluster candidates add {able[0] if able else 'NODE'}`"
+    if count and count % 2 == 0:
+        return f"an even number of candidates survives no more than one less: {add}, or remove one."
+    if count == 1 and _staying(status) > 2:
+        alone = status.candidates[0]
+        return (
+            f"node {alone} decides alone, and without it nobody does: {add}, and one more:"
+            " three candidates survive the loss of one."
+        )
+    return ""
 
 
 def _shards(count: int) -> str:

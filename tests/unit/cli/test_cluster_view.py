@@ -88,6 +88,8 @@ def test_a_healthy_cluster_needs_no_advice() -> None:
     """All served, all copied, nobody away: one sentence and nothing to do."""
     health = health_of(status())
     assert health == ("good", "all 256 shards are served, in 3 copies", ())
+    two = status(nodes=(node(1), node(2)), candidates=(1,), copies=2)
+    assert health_of(two).word == "good", "of two nodes, one candidate is what there can be"
 
 
 @pytest.mark.parametrize(
@@ -135,7 +137,18 @@ def test_a_healthy_cluster_needs_no_advice() -> None:
             "3 copies are wanted, 2 nodes can take them",
             "start another one",
         ),
-        ({"candidates": (1, 2)}, "degraded", "2 candidates", "add one with `ss-govern cluster"),
+        (
+            {"candidates": (1, 2)},
+            "degraded",
+            "2 candidates",
+            "survives no more than one less: `ss-govern cluster candidates add ",
+        ),
+        (
+            {"candidates": (1,)},
+            "degraded",
+            "1 candidate",
+            "node 1 decides alone, and without it nobody does: `ss-govern cluster candidates add",
+        ),
         ({"shards_below_copies": 1}, "degraded", "1 shard is below 3", "copies are being made"),
     ],
 )
