@@ -110,6 +110,9 @@ class Recorder(RawClient):
         request = encode(native_pb2.ShardMapRequest())
         body = await channel.request(MessageType.SHARD_MAP, request, self.deadline())
         self._map = decode(native_pb2.ShardMapUpdate, body)
+        for node in self._map.nodes:
+            # Left empty by the node that answers: it is where it was asked.
+            node.address = node.address or address
 
     def _node_address(self, node_id: int) -> str:
         for node in self._map.nodes:
