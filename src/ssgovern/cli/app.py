@@ -42,6 +42,7 @@ _COMMANDS = {
     "cluster": ("cluster:cluster", "Look at a cluster, add and remove nodes."),
     "backup": ("backup:backup", "Write all that is registered into one file."),
     "restore": ("backup:restore", "Make a node's data directory from a backup."),
+    "fsck": ("fsck:fsck", "Check and repair the data directory of a stopped node."),
     "wal": ("wal:wal", "Look into the data directory of a stopped node."),
     "bench": ("bench:bench", "Measure a node."),
 }
@@ -79,7 +80,7 @@ _NEXT = {
     ErrorCode.SHARD_UNAVAILABLE: "`ss-govern cluster status` says what is missing",
     ErrorCode.NOT_CONTROLLER: "the cluster has no controller now; `ss-govern cluster status`",
     ErrorCode.OUTCOME_UNKNOWN: "look whether it is done, then decide",
-    ErrorCode.CORRUPTION: "look at it with `ss-govern wal inspect`; nothing was changed",
+    ErrorCode.CORRUPTION: "`ss-govern fsck` says what it means and what to do; nothing was changed",
 }
 _EXIT_OF = {
     ErrorCode.UNAVAILABLE: EXIT_UNREACHABLE,

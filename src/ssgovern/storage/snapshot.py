@@ -212,6 +212,11 @@ async def remove_snapshots(disk: Disk, shard: int) -> None:
         raise storage_failed(f"removing the snapshots of shard {shard}", error) from error
 
 
+def snapshot_named(name: str) -> tuple[int, LogPosition] | None:
+    """Return shard and position of which a file, by its name, is the snapshot."""
+    return _parse_name(name)
+
+
 def _parse_name(name: str) -> tuple[int, LogPosition] | None:
     match = _NAME.fullmatch(name)
     if match is None:

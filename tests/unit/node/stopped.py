@@ -151,6 +151,7 @@ async def make_node(
         # One by one: each proves that those before it were durable.
         await wal.append([record])
     await wal.mark()
+    await wal.sync()
     return identity
 
 
