@@ -198,6 +198,8 @@ REPLICATION_ENTRIES_RETAINED = 2_048
 """Entries of a shard kept in memory for replicas that are behind; others take a snapshot."""
 REPLICATION_BACKLOG_MAX = 64
 """Messages for a shard whose role is being switched; more are sent again by their primary."""
+REPLICATION_BACKLOG_BYTES_MAX = 1 << 20
+"""And about as many bytes of them."""
 REPLICATION_BATCH_BYTES = 512 << 10
 """Messages for one node that leave as one frame."""
 REPLICATION_SNAPSHOT_BYTES_MAX = 256 << 20

@@ -70,6 +70,8 @@ class PrimaryDriver:
         self._asker = asker
         self._send = send
         self._sending = asyncio.Semaphore(limits.SHARD_SNAPSHOTS_AT_ONCE)
+        self._to_send: dict[tuple[ShardId, NodeId], SendSnapshot] = {}
+        """Shards that are being sent whole or wait for their turn, each to a node once."""
         self.snapshots_sent = 0
 
     def do(self, group: asyncio.TaskGroup, hosted: HostedShard, effects: Sequence[Effect]) -> None:
@@ -81,9 +83,7 @@ class PrimaryDriver:
                 case Commit():
                     self._deeds.commit(effect.proposals)
                 case SendSnapshot():
-                    group.create_task(
-                        self._send_snapshot(hosted, effect), name=f"send-shard-{hosted.shard}"
-                    )
+                    self._begin_to_send(group, hosted, effect)
                 case StepDown():
                     log.debug("shard %d: no longer primary: %s", hosted.shard, effect.reason)
                     self._deeds.demote(hosted, effect.unknown)
@@ -143,15 +143,35 @@ class PrimaryDriver:
             lambda error: log.debug("shard %d is not handed over: %s", said.shard, error),
         )
 
+    def _begin_to_send(
+        self, group: asyncio.TaskGroup, hosted: HostedShard, effect: SendSnapshot
+    ) -> None:
+        # A primary asks again if it hears nothing for a while, which a large shard may take.
+        key = (effect.shard, effect.target)
+        begun = key in self._to_send
+        if not begun or self._to_send[key] != effect:
+            self._to_send[key] = effect
+        if not begun:
+            group.create_task(self._send_shard(hosted, key), name=f"send-shard-{hosted.shard}")
+
+    async def _send_shard(self, hosted: HostedShard, key: tuple[ShardId, NodeId]) -> None:
+        sent: SendSnapshot | None = None
+        try:
+            while self._to_send[key] is not sent:
+                async with self._sending:
+                    sent = self._to_send[key]
+                    await self._send_snapshot(hosted, sent)
+        finally:
+            del self._to_send[key]
+
     async def _send_snapshot(self, hosted: HostedShard, effect: SendSnapshot) -> None:
-        async with self._sending:
-            primary = hosted.primary
-            if primary is None or primary.deposed or primary.epoch != effect.epoch:
-                return
-            captured = self._deeds.capture(effect.shard)
-            self.snapshots_sent += 1
-            pieces = self._pieces(effect, captured)
-            await self._links.send_paced(effect.target, MessageType.SHARD_SNAPSHOT, pieces)
+        primary = hosted.primary
+        if primary is None or primary.deposed or primary.epoch != effect.epoch:
+            return
+        captured = self._deeds.capture(effect.shard)
+        self.snapshots_sent += 1
+        pieces = self._pieces(effect, captured)
+        await self._links.send_paced(effect.target, MessageType.SHARD_SNAPSHOT, pieces)
 
     def _pieces(self, effect: SendSnapshot, captured: Captured) -> Iterable[bytes]:
         return encode_snapshot_pieces(

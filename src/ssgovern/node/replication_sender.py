@@ -17,7 +17,7 @@ from ssgovern import limits
 from ssgovern.errors import SsGovernError
 from ssgovern.model import NodeId, ShardId
 from ssgovern.replication.codec import encode_batch
-from ssgovern.replication.messages import AppendEntries, Message
+from ssgovern.replication.messages import AppendEntries, InstallSnapshot, Message
 from ssgovern.wire.frames import MessageType
 
 _MESSAGE_BYTES = 48
@@ -34,6 +34,10 @@ class Links(Protocol):
 
 AskController = Callable[[int, bytes, float], Awaitable[bytes]]
 """Type, body, deadline; raises what the controller refuses with, or UnavailableError."""
+
+
+_Key = tuple[int, ShardId]
+_Question = tuple[bytes, Callable[[SsGovernError], None]]
 
 
 class Outbox:
@@ -59,7 +63,7 @@ class Outbox:
         for target, messages in waiting.items():
             first, size_bytes = 0, 0
             for index, message in enumerate(messages):
-                message_bytes = _size_of(message)
+                message_bytes = size_of(message)
                 if first < index and size_bytes + message_bytes > limits.REPLICATION_BATCH_BYTES:
                     self._send(target, messages[first:index])
                     first, size_bytes = index, 0
@@ -72,11 +76,14 @@ class Outbox:
             self.dropped += len(messages)
 
 
-def _size_of(message: Message) -> int:
+def size_of(message: Message) -> int:
+    """Return about how many bytes a message takes."""
     size_bytes = _MESSAGE_BYTES
     if isinstance(message, AppendEntries):
         for entry in message.entries:
             size_bytes += len(entry.body) + 8
+    elif isinstance(message, InstallSnapshot):
+        size_bytes += len(message.state)
     return size_bytes
 
 
@@ -86,7 +93,8 @@ class Asker:
     def __init__(self, ask: AskController, timeout_s: float) -> None:
         self._ask = ask
         self._timeout_s = timeout_s
-        self._asking: dict[tuple[int, ShardId], None] = {}
+        self._waiting: dict[_Key, _Question] = {}
+        self._asking: dict[_Key, None] = {}
         self._turns = asyncio.Semaphore(limits.REPLICATION_ASKS_AT_ONCE)
         self._loop = asyncio.get_running_loop()
 
@@ -98,19 +106,26 @@ class Asker:
         body: bytes,
         refused: Callable[[SsGovernError], None],
     ) -> None:
-        """Ask unless this is being asked; `refused` hears of a refusal. Asked again by others."""
-        key = (type_, shard)
-        if key not in self._asking:
-            self._asking[key] = None
-            group.create_task(self._run(key, body, refused), name=f"ask-{type_}-{shard}")
+        """Ask unless the like is being asked; `refused` hears of a refusal.
 
-    async def _run(
-        self, key: tuple[int, ShardId], body: bytes, refused: Callable[[SsGovernError], None]
-    ) -> None:
-        try:
-            async with self._turns:
+        Takes the place of the like that waits for its turn. Who asks does so again and again, so
+        that nothing is lost by an answer that is.
+        """
+        key = (type_, shard)
+        if key in self._asking:
+            return
+        waits = key in self._waiting
+        self._waiting[key] = body, refused
+        if not waits:
+            group.create_task(self._run(key), name=f"ask-{type_}-{shard}")
+
+    async def _run(self, key: _Key) -> None:
+        async with self._turns:
+            body, refused = self._waiting.pop(key)
+            self._asking[key] = None
+            try:
                 await self._ask(key[0], body, self._loop.time() + self._timeout_s)
-        except SsGovernError as error:
-            refused(error)
-        finally:
-            del self._asking[key]
+            except SsGovernError as error:
+                refused(error)
+            finally:
+                del self._asking[key]

@@ -26,7 +26,7 @@ from ssgovern.node.metadata import Metadata
 from ssgovern.node.primary_driver import PrimaryDriver
 from ssgovern.node.replica_driver import KeepSnapshot, ReplicaDriver
 from ssgovern.node.replicated_log_driver import ReplicatedLogDriver, Write
-from ssgovern.node.replication_sender import AskController, Asker, Links, Outbox
+from ssgovern.node.replication_sender import AskController, Asker, Links, Outbox, size_of
 from ssgovern.registry.snapshot import Captured, capture
 from ssgovern.registry.state import ShardState
 from ssgovern.replication.codec import (
@@ -216,7 +216,7 @@ class ShardHost:
     def _on_message(self, hosted: HostedShard, message: Message) -> None:
         if hosted.switching or (hosted.primary is None and hosted.replica is None):
             # The map that gives this node its role may be a moment behind.
-            hosted.backlog.append(message)
+            self._remember(hosted, message)
             return
         match message:
             case AppendEntries() | InstallSnapshot():
@@ -234,6 +234,14 @@ class ShardHost:
             case Fenced():
                 if hosted.primary is not None:
                     self._primary_driver.do(self._group, hosted, hosted.primary.on_fenced(message))
+
+    def _remember(self, hosted: HostedShard, message: Message) -> None:
+        """Keep a message for the role that is to come, as far as there is room."""
+        backlog = hosted.backlog
+        backlog.append(message)
+        size_bytes = sum(map(size_of, backlog))
+        while size_bytes > limits.REPLICATION_BACKLOG_BYTES_MAX:
+            size_bytes -= size_of(backlog.popleft())
 
     def _on_primary_says(
         self, hosted: HostedShard, message: AppendEntries | InstallSnapshot
@@ -429,9 +437,9 @@ class ShardHost:
         )
         for proposal in unknown:
             proposal.waiter.on_outcome(proposal, Outcome(error=error))
-        if hosted.serving:
-            hosted.serving = False
-            self._serving_changed[hosted.shard] = False
+        # Also if it did not serve yet: sessions may have registered with it since it led.
+        hosted.serving = False
+        self._serving_changed[hosted.shard] = False
         if not hosted.switching:
             self._begin_switch(hosted, self._finish_demotion)
 

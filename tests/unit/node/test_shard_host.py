@@ -14,7 +14,7 @@ from hosting import (
     simulate,
 )
 
-from ssgovern.errors import ShardUnavailableError
+from ssgovern.errors import OutcomeUnknownError, ShardUnavailableError
 from ssgovern.model import ORIGIN, LogPosition
 from ssgovern.replication.messages import Appended, Fenced
 from ssgovern.wire.frames import MessageType
@@ -90,6 +90,25 @@ def test_a_promise_outlives_the_shard() -> None:
         node.append(4, ORIGIN, "", "x")
         await settle()
         assert [said.epoch for said in node.said(Fenced)] == [5]
+
+    simulate(body)
+
+
+# --- who ends sessions -----------------------------------------------------------------------
+
+
+def test_sessions_of_a_shard_are_left_to_others_even_if_it_never_served() -> None:
+    """They may have registered since the promotion, and are not this node's to end."""
+
+    async def body(node: Hosting) -> None:
+        node.found()
+        node.agree(s0=row(1, 2))
+        await settle()
+        asked = node.propose("a")
+        node.tell(Fenced(SHARD, PEER, 2))
+        await settle()
+        assert isinstance(asked.error, OutcomeUnknownError)
+        assert (node.began, node.ended) == ([], [SHARD])
 
     simulate(body)
 
