@@ -39,6 +39,11 @@ def health_of(status: ClusterStatus) -> Health:
     if not status.controller_heard:
         bad.append(f"node {status.node_id} hears no controller")
         advice.append(_advice_without_controller(status))
+    if not status.map_version:
+        bad.append("no shard has been placed yet")
+        advice.append(
+            "that takes a moment after the founding, and all candidates have to be there."
+        )
     if status.shards_unavailable:
         bad.append(f"{_shards(status.shards_unavailable)} served by nobody")
         advice.append(_advice_unavailable(away))

@@ -86,6 +86,7 @@ class ClusterDemonstration(Demonstration):
         return (
             found.controller_heard
             and sum(node.live for node in found.nodes) == len(self._nodes)
+            and found.map_version > 0
             and not found.shards_unavailable
         )
 

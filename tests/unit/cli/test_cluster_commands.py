@@ -31,6 +31,7 @@ def status(*ids: int, leaving: int = 0, holds: int = 0) -> native_pb2.ClusterSta
         node_id=1,
         controller_id=1,
         controller_heard=True,
+        map_version=4,
         candidates=[1],
         copies=2,
         min_in_sync=1,

@@ -149,6 +149,7 @@ def test_a_healthy_cluster_needs_no_advice() -> None:
             "1 candidate",
             "node 1 decides alone, and without it nobody does: `ss-govern cluster candidates add",
         ),
+        ({"map_version": 0}, "bad", "no shard has been placed yet", "all candidates have to be"),
         ({"shards_below_copies": 1}, "degraded", "1 shard is below 3", "copies are being made"),
     ],
 )
