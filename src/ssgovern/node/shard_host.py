@@ -424,6 +424,9 @@ class ShardHost:
         hosted.primary = self.primaries[shard] = primary
         self._driver.inherit(inherited)
         self.promotions += 1
+        self._begin_epoch(shard)
+
+    def _begin_epoch(self, shard: ShardId) -> None:
         record = log_pb2.Record(time_ms=self._wall_ms())
         record.epoch_started.node_id = self._node
         self._driver.propose(shard, record, NOBODY_WAITS)
@@ -539,6 +542,9 @@ class ShardHost:
         now_ms = self._now_ms()
         for shard, primary in list(self.primaries.items()):
             self._primary_driver.do(self._group, self.hosted[shard], primary.on_tick(now_ms))
+            if not primary.deposed and not primary.has_begun:
+                # There was no space for the first entry, and nobody else was sent it.
+                self._begin_epoch(shard)
         for hosted in self.hosted:
             core = hosted.primary or hosted.replica
             if core is not None and not hosted.switching:

@@ -50,6 +50,10 @@ class ShardPlacement:
         refusal = primary.refusal(self._now_ms())
         if refusal is not None:
             raise refusal
+        if not primary.has_begun:
+            raise ShardUnavailableError(
+                f"the primary of shard {shard} found no space yet to begin its epoch", shard=shard
+            )
         if self._host.stopping or self._row(shard).successor != NOBODY:
             raise ShardUnavailableError(
                 f"shard {shard} is being handed over: ask again in a moment", shard=shard

@@ -145,6 +145,11 @@ class ReplicatedPrimary(PrimaryLog):
     # --- what may be done now --------------------------------------------------------------
 
     @property
+    def has_begun(self) -> bool:
+        """Whether the epoch's first entry was proposed, and not withdrawn since."""
+        return self.tail >= self.epoch_start
+
+    @property
     def serving(self) -> bool:
         """Whether the commit position is known to cover all that was ever committed."""
         return not self.deposed and self.committed >= self.epoch_start

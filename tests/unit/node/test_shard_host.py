@@ -6,17 +6,29 @@ import asyncio
 
 import pytest
 from hosting import (
+    LEASE_MS,
+    ME,
+    OTHER,
     PEER,
     SHARD,
     Hosting,
+    member,
     row,
     settle,
     simulate,
+    state_with,
 )
 
-from ssgovern.errors import OutcomeUnknownError, ShardUnavailableError
+from ssgovern.controller.state import NodeRegistered, NodesFenced
+from ssgovern.errors import (
+    DiskFullError,
+    OutcomeUnknownError,
+    ShardMovedError,
+    ShardUnavailableError,
+)
 from ssgovern.model import ORIGIN, LogPosition
 from ssgovern.replication.messages import Appended, Fenced
+from ssgovern.storage.format import CUT, ENTRY, EPOCH
 from ssgovern.wire.frames import MessageType
 
 
@@ -154,5 +166,332 @@ def test_the_log_ends_although_peers_go_on() -> None:
         async with asyncio.timeout(1):
             await node.driver.drain()
         loading.cancel()
+
+    simulate(body)
+
+
+# --- a full disk -----------------------------------------------------------------------------
+
+
+def test_an_epoch_that_found_no_space_begins_when_there_is_some() -> None:
+    """Its first record comes before all that clients write, which wait for it."""
+
+    async def body(node: Hosting) -> None:
+        node.found(1)
+        node.wal.full = True
+        node.agree(s0=row(1))
+        await settle()
+        with pytest.raises(ShardUnavailableError):
+            node.propose("too early")
+        await asyncio.sleep(1)
+        assert node.began == []
+        node.wal.full = False
+        await asyncio.sleep(1)
+        assert node.began == [SHARD]
+        assert node.states[SHARD].epoch_starts == [LogPosition(1, 1)]
+        asked = node.propose("a")
+        await settle()
+        assert asked.error is None
+        assert node.states[SHARD].position == LogPosition(1, 2)
+
+    simulate(body)
+
+
+def test_what_nobody_else_may_have_is_refused_and_nothing_more() -> None:
+    """A primary alone with a full disk says so, stays primary, and takes the next write."""
+
+    async def body(node: Hosting) -> None:
+        node.found(1)
+        node.agree(s0=row(1))
+        await settle()
+        node.wal.full = True
+        asked = [node.propose("a"), node.propose("b")]
+        await settle()
+        assert all(isinstance(each.error, DiskFullError) for each in asked)
+        node.wal.full = False
+        again = node.propose("a")
+        await settle()
+        assert again.error is None
+        assert node.states[SHARD].position == LogPosition(1, 2)
+        assert node.driver._uncommitted == node.driver._uncommitted_bytes == 0
+
+    simulate(body)
+
+
+def test_what_replicas_may_have_is_of_unknown_outcome() -> None:
+    """A primary whose disk refuses what it has sent stops leading, and never says "not done"."""
+
+    async def body(node: Hosting) -> None:
+        await primary(node)
+        node.wal.full = True
+        asked = node.propose("a")
+        await settle()
+        assert isinstance(asked.error, OutcomeUnknownError)
+        assert node[SHARD].primary is None
+        assert node[SHARD].log.tail == LogPosition(1, 1)
+        await asyncio.sleep(1)
+        assert MessageType.SHARD_RESIGNED in [type_ for type_, _ in node.asked]
+        # The next primary has it, and sends it back when there is space.
+        node.wal.full = False
+        node.agree(s0=row(1, 2, primary=2, epoch=2, version=2))
+        node.append(2, LogPosition(1, 1), "", "b", committed=3)
+        await settle()
+        assert node.states[SHARD].position == LogPosition(2, 3)
+        assert node.driver._uncommitted == node.driver._uncommitted_bytes == 0
+
+    simulate(body)
+
+
+# --- roles that meet each other --------------------------------------------------------------
+
+
+def test_a_deposed_primary_writes_what_it_took_before_it_obeys_another() -> None:
+    """Nothing is fed to a core meanwhile; what came waits, and is taken by the new role."""
+
+    async def body(node: Hosting) -> None:
+        await primary(node)
+        node.wal.takes_s = 0.02
+        asked = node.propose("a")
+        await asyncio.sleep(0.005)
+        node.agree(s0=row(1, 2, primary=2, epoch=2, version=2))
+        assert isinstance(asked.error, OutcomeUnknownError)
+        node.append(2, LogPosition(1, 1), "", "x", committed=3)
+        assert node[SHARD].switching
+        assert len(node[SHARD].backlog) == 1
+        await asyncio.sleep(0.2)
+        # Its own entry reached the disk, and was cut there.
+        assert node.wal.of(SHARD)[1:] == [
+            (ENTRY, 1, 2),
+            (EPOCH, 2, 0),
+            (CUT, 1, 1),
+            (ENTRY, 2, 2),
+            (ENTRY, 2, 3),
+        ]
+        assert node.states[SHARD].position == LogPosition(2, 3)
+        assert node.driver._uncommitted == node.driver._uncommitted_bytes == 0
+
+    simulate(body)
+
+
+def test_a_promotion_that_is_taken_back_in_time_does_not_happen() -> None:
+    """The row of the moment decides when the disk is done, not the one that began it."""
+
+    async def body(node: Hosting) -> None:
+        node.found()
+        node.agree(s0=row(1, 2, primary=2))
+        await settle()
+        node.wal.takes_s = 0.02
+        node.append(1, ORIGIN, "", "a")
+        await asyncio.sleep(0.005)
+        node.agree(s0=row(1, 2, epoch=2, version=2))
+        assert node[SHARD].switching
+        node.agree(s0=row(1, 2, primary=2, epoch=3, version=3))
+        await asyncio.sleep(0.2)
+        assert node[SHARD].primary is None
+        assert node.host.promotions == 0
+        node.append(3, LogPosition(1, 2), "", committed=3)
+        await asyncio.sleep(0.2)
+        assert node.states[SHARD].position == LogPosition(3, 3)
+
+    simulate(body)
+
+
+def test_a_promoted_replica_commits_what_it_inherits() -> None:
+    """What an earlier primary left is counted, committed with the new epoch, and applied."""
+
+    async def body(node: Hosting) -> None:
+        node.found()
+        node.agree(s0=row(1, 2, primary=2))
+        await settle()
+        node.append(1, ORIGIN, "", "a", "b", committed=1)
+        await settle()
+        node.agree(s0=row(1, 2, epoch=2, version=2))
+        await settle()
+        assert node.states[SHARD].position == LogPosition(1, 1)
+        assert node.driver._uncommitted == 3
+        with pytest.raises(ShardUnavailableError):
+            node.placement.check_read(SHARD, replica_too=False)
+        assert node.began == []
+        node.held(4, epoch=2)
+        await settle()
+        assert node.states[SHARD].position == LogPosition(2, 4)
+        assert node.began == [SHARD]
+        assert node.driver._uncommitted == node.driver._uncommitted_bytes == 0
+        node.placement.check_read(SHARD, replica_too=False)
+
+    simulate(body)
+
+
+def test_inherited_entries_are_forgotten_when_deposed() -> None:
+    """Counted once when taken over and once when given up, whoever commits them in the end."""
+
+    async def body(node: Hosting) -> None:
+        node.found()
+        node.agree(s0=row(1, 2, primary=2))
+        await settle()
+        node.append(1, ORIGIN, "", "a", "b", committed=1)
+        await settle()
+        node.agree(s0=row(1, 2, epoch=2, version=2))
+        await settle()
+        node.agree(s0=row(1, 2, primary=2, epoch=3, version=3))
+        await settle()
+        assert node.driver._uncommitted == node.driver._uncommitted_bytes == 0
+        node.append(3, LogPosition(1, 3), "", committed=4)
+        await settle()
+        assert node.states[SHARD].position == LogPosition(3, 4)
+
+    simulate(body)
+
+
+def test_a_shard_that_leaves_during_an_installation_is_dropped_behind_it() -> None:
+    """And comes back from nothing: its log on disk begins anew before anything follows."""
+
+    async def body(node: Hosting) -> None:
+        node.found()
+        node.agree(s0=row(1, 2, primary=2))
+        await settle()
+        node.snapshots_full = True
+        node.snapshot(1, state_with(6))
+        await settle()
+        node.agree(s0=row(2, 3, primary=2, version=2))
+        await asyncio.sleep(1)
+        assert node.registry.story == ["resume 0"]
+        node.snapshots_full = False
+        await asyncio.sleep(3)
+        assert node.registry.story == ["resume 0", "adopt 0 at 6", "drop 0"]
+        assert node.wal.of(SHARD)[-2:] == [(CUT, 1, 6), (CUT, 0, 0)]
+        assert node.host.is_gone(SHARD)
+        assert not node.placement.holds(SHARD)
+        node.agree(s0=row(1, 2, 3, primary=2, version=3, in_sync=(2, 3)))
+        node.append(1, ORIGIN, "", "a", committed=2)
+        await settle()
+        assert node.states[SHARD].position == LogPosition(1, 2)
+
+    simulate(body)
+
+
+def test_a_shard_that_cannot_be_dropped_yet_stays_in_the_way() -> None:
+    """Without space to write that it begins anew, nothing of it is removed or taken."""
+
+    async def body(node: Hosting) -> None:
+        node.found()
+        node.agree(s0=row(1, 2, primary=2))
+        await settle()
+        node.append(1, ORIGIN, "", "a", committed=2)
+        await settle()
+        node.wal.full = True
+        node.agree(s0=row(2, 3, primary=2, version=2))
+        await asyncio.sleep(3)
+        assert not node.host.is_gone(SHARD)
+        node.agree(s0=row(1, 2, 3, primary=2, version=3, in_sync=(2, 3)))
+        node.append(1, ORIGIN, "", "a", committed=2)
+        node.wal.full = False
+        await asyncio.sleep(3)
+        node.append(1, ORIGIN, "", "a", committed=2)
+        await settle()
+        assert node.wal.of(SHARD)[3:] == [(CUT, 0, 0), (ENTRY, 1, 1), (ENTRY, 1, 2)]
+        assert node.states[SHARD].position == LogPosition(1, 2)
+
+    simulate(body)
+
+
+# --- sessions of the node --------------------------------------------------------------------
+
+
+def test_a_new_session_without_a_restart_keeps_what_is_here() -> None:
+    """The replica goes on under its new name; it is not the shard again before it is in sync."""
+
+    async def body(node: Hosting) -> None:
+        node.found()
+        node.agree(s0=row(1, 2, primary=2))
+        await settle()
+        node.append(1, ORIGIN, "", "a", committed=2)
+        await settle()
+        assert node.placement.holds(SHARD)
+        node.agree(NodesFenced((ME,)), s0=row(1, 2, primary=2, version=2, in_sync=(2,)))
+        node.host.on_session(0)
+        node.agree(NodeRegistered(member(1, session=2)))
+        node.host.on_session(2)
+        assert not node.placement.holds(SHARD)
+        node.said(Appended)
+        node.append(1, LogPosition(1, 2), "b", committed=2)
+        await settle()
+        assert [said.node_epoch for said in node.said(Appended)] == [2]
+        node.agree(s0=row(1, 2, primary=2, version=3))
+        assert node.placement.holds(SHARD)
+        assert node.registry.story[-1] == "resume 0"
+        assert "drop 0" not in node.registry.story
+
+    simulate(body)
+
+
+def test_a_row_of_an_earlier_life_promotes_nobody() -> None:
+    """Until the metadata knows of this session, what it says of this node is of the last one."""
+
+    async def body(node: Hosting) -> None:
+        node.found()
+        node.host.on_session(2)
+        node.agree(s0=row(1, 2))
+        await settle()
+        assert node[SHARD].primary is None
+        node.agree(NodesFenced((ME,)), s0=row(1, 2, primary=2, epoch=2, version=2, in_sync=(2,)))
+        node.agree(NodeRegistered(member(1, session=2)))
+        await settle()
+        assert node[SHARD].primary is None
+        assert node.host.promotions == 0
+
+    simulate(body)
+
+
+def test_no_lease_no_reads_and_no_writes() -> None:
+    """Counted in this node's own time; a heartbeat's answer gives them back."""
+
+    async def body(node: Hosting) -> None:
+        await primary(node)
+        node.placement.check_read(SHARD, replica_too=False)
+        await asyncio.sleep(LEASE_MS / 1000.0)
+        with pytest.raises(ShardUnavailableError):
+            node.placement.check_write(SHARD)
+        with pytest.raises(ShardUnavailableError):
+            node.placement.check_read(SHARD, replica_too=False)
+        node.lease()
+        node.placement.check_write(SHARD)
+        node.placement.check_read(SHARD, replica_too=False)
+
+    simulate(body)
+
+
+def test_who_is_no_primary_says_who_is() -> None:
+    """Clients are sent to whom the map names; to nobody if that is this node or no one."""
+
+    async def body(node: Hosting) -> None:
+        node.found()
+        node.agree(s0=row(1, 2, primary=2), s1=row(1, 2, primary=0))
+        await settle()
+        with pytest.raises(ShardMovedError) as moved:
+            node.placement.check_write(SHARD)
+        assert moved.value.fields["node"] == "2"
+        with pytest.raises(ShardUnavailableError):
+            node.placement.check_write(OTHER)
+        node.placement.check_read(SHARD, replica_too=True)
+
+    simulate(body)
+
+
+def test_a_primary_stops_for_its_successor_when_all_is_committed() -> None:
+    """It takes no more writes once one is named, and says so when none is under way."""
+
+    async def body(node: Hosting) -> None:
+        await primary(node)
+        node.propose("a")
+        await settle()
+        node.agree(s0=row(1, 2, version=2, successor=2))
+        with pytest.raises(ShardUnavailableError):
+            node.placement.check_write(SHARD)
+        await settle()
+        assert not node.asked
+        node.held(2)
+        await settle()
+        assert [type_ for type_, _ in node.asked] == [MessageType.SHARD_RESIGNED]
 
     simulate(body)
