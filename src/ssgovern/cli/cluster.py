@@ -12,6 +12,7 @@ import difflib
 import click
 
 from ssgovern.cli.cluster_join import join, secret
+from ssgovern.cli.cluster_recover import recover, rejoin
 from ssgovern.cli.cluster_view import (
     NODE_COLUMNS,
     NODE_NUMBERS,
@@ -51,6 +52,8 @@ def cluster() -> None:
 
 cluster.add_command(join)
 cluster.add_command(secret)
+cluster.add_command(recover)
+cluster.add_command(rejoin)
 
 
 # --- looking ---------------------------------------------------------------------------------

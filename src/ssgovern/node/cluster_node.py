@@ -31,6 +31,7 @@ from ssgovern.model import NodeId, ShardId, ShardMap
 from ssgovern.node import identity as identities
 from ssgovern.node.candidate import Candidate
 from ssgovern.node.config import ServerConfig
+from ssgovern.node.damages import Damages
 from ssgovern.node.identity import Identity
 from ssgovern.node.member_driver import MemberDriver
 from ssgovern.node.metadata import Metadata, MetadataChange
@@ -90,6 +91,7 @@ class ClusterNode(Node):
         self._group: asyncio.TaskGroup
         self._tasks: list[asyncio.Task[None]] = []
         self._identity_turn = asyncio.Lock()
+        self._damages: Damages
         self._promises: Mapping[int, int] = {}
         self._joined = asyncio.Event()
         self._joining = False
@@ -111,6 +113,7 @@ class ClusterNode(Node):
         self._identity = await identities.load_or_create(
             self._root, NodeId(config.node.id), self._runtime, clustered=True
         )
+        self._damages = Damages(self._root)
         self._snapshot_disk = self._open_disk(f"{data_dir}/snapshots")
         return await recover_replicated(
             self._open_disk(f"{data_dir}/wal"),
@@ -144,7 +147,9 @@ class ClusterNode(Node):
         )
         self._acceptor = PeerAcceptor(self._me, self._runtime, self)
         self.candidate = None
-        if config.is_candidate or self._identity.candidate:
+        # Who votes is a matter of configuration only until there is a cluster.
+        founds = config.is_candidate and not self._me.cluster_id
+        if (founds or self._identity.candidate) and not self._damages.votes:
             self._voting = True
             self.candidate = await self._open_candidate()
         self.member = MemberDriver(
@@ -233,6 +238,7 @@ class ClusterNode(Node):
             identity.node_uuid,
             self._me.boot_id,
             directory_cluster_id=identity.cluster_id,
+            damaged=self._damages.shards,
             candidate=self.candidate is not None,
         )
 
@@ -412,7 +418,8 @@ class ClusterNode(Node):
         self.host.on_rows_changed(change.shards)
         self.server.push_map()
         mine = self.metadata.state.nodes.get(self._identity.node_id)
-        if mine is not None and mine.candidate and not self._voting:
+        self._look_whether_voted_out()
+        if mine is not None and mine.candidate and not (self._voting or self._damages.votes):
             self._voting = True
             self._group.create_task(self._begin_candidate(), name="begin-candidate")
 
@@ -435,6 +442,16 @@ class ClusterNode(Node):
 
     def _on_session(self, session: int) -> None:
         self.host.on_session(session)
+        if session and self._damages.shards:
+            self._group.create_task(self._damages.told(), name="damage-told")
+        self._look_whether_voted_out()
+
+    def _look_whether_voted_out(self) -> None:
+        mine = self.metadata.state.nodes.get(self._identity.node_id)
+        # What is replayed may be of long ago, until it shows this very life of the node.
+        is_news = mine is not None and 0 < self.member.session == mine.session
+        if self._damages.votes and is_news and mine is not None and not mine.candidate:
+            self._group.create_task(self._damages.not_voting(), name="damage-told")
 
     def _on_link(self, node: NodeId) -> None:
         self.host.on_link(node)
