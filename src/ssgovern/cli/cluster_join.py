@@ -73,7 +73,7 @@ _KEYS = {
 @click.option(
     "--timeout",
     type=click.FloatRange(0.1, 3600),
-    default=5.0,
+    default=10.0,
     show_default=True,
     help="How long to wait for the cluster's answer, in seconds.",
 )

@@ -65,7 +65,7 @@ def client_command(
         "--timeout",
         envvar="SS_GOVERN_TIMEOUT",
         type=click.FloatRange(min=0, min_open=True, max=3600),
-        default=5.0,
+        default=10.0,
         show_default=True,
         metavar="SECONDS",
         help="How long to wait for an answer.",
