@@ -17,9 +17,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from ssgovern import limits
 from ssgovern.controller.rows import NOBODY, ShardRow
-from ssgovern.errors import (
-    OutcomeUnknownError,
-)
+from ssgovern.errors import OutcomeUnknownError
 from ssgovern.model import ORIGIN, LogPosition, NodeId, Outcome, ShardId
 from ssgovern.node.hosted import NOBODY_WAITS, HostedShard, Owner, Registry
 from ssgovern.node.metadata import Metadata
@@ -29,10 +27,7 @@ from ssgovern.node.replicated_log_driver import ReplicatedLogDriver, Write
 from ssgovern.node.replication_sender import AskController, Asker, Links, Outbox, size_of
 from ssgovern.registry.snapshot import Captured, capture
 from ssgovern.registry.state import ShardState
-from ssgovern.replication.codec import (
-    SnapshotAssembler,
-    decode_batch,
-)
+from ssgovern.replication.codec import SnapshotAssembler, decode_batch
 from ssgovern.replication.messages import (
     Appended,
     AppendEntries,
@@ -80,6 +75,7 @@ class ShardHost:
         self._metadata = metadata
         self._states = states
         self._settings = settings
+        self._in_force = settings()
         self._owner = owner
         self._wall_ms = wall_ms
         self._loop = asyncio.get_running_loop()
@@ -297,12 +293,22 @@ class ShardHost:
             primary.lease_until_ms = 0
 
     def on_rows_changed(self, shards: Iterable[ShardId]) -> None:
-        """The rows of these shards changed: take the roles that they give to this node."""
+        """The metadata changed, and the rows of these shards: take the roles that they give."""
+        self._follow_settings()
         if not self.session:
             return
         for shard in shards:
             self._follow(self.hosted[shard])
         self.flush()
+
+    def _follow_settings(self) -> None:
+        # Before the rows: who left a set that is too small by then is taken to have it all.
+        settings = self._settings()
+        if settings != self._in_force:
+            self._in_force = settings
+            for shard, primary in list(self.primaries.items()):
+                effects = primary.on_settings(settings)
+                self._primary_driver.do(self._group, self.hosted[shard], effects)
 
     def _row(self, shard: ShardId) -> ShardRow:
         return self._metadata.state.rows[shard]

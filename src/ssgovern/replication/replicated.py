@@ -310,6 +310,12 @@ class ReplicatedPrimary(PrimaryLog):
         effects: list[Effect] = [Commit(self.shard, committed)] if committed else []
         return effects + self.replicate()
 
+    def on_settings(self, settings: ReplicationSettings) -> list[Effect]:
+        """Other settings hold. To be told before any row that was decided under them."""
+        self._settings = settings
+        committed = self._advance()
+        return [Commit(self.shard, committed)] if committed else []
+
     def on_in_sync_refused(self, event: InSyncRefused) -> None:
         """Another set may be asked for, and who was to join has to show that it lives.
 

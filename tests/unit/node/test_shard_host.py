@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 from hosting import (
@@ -19,7 +20,7 @@ from hosting import (
     state_with,
 )
 
-from ssgovern.controller.state import NodeRegistered, NodesFenced
+from ssgovern.controller.state import NodeRegistered, NodesFenced, Settings, SettingsChanged
 from ssgovern.errors import (
     DiskFullError,
     OutcomeUnknownError,
@@ -493,5 +494,51 @@ def test_a_primary_stops_for_its_successor_when_all_is_committed() -> None:
         node.held(2)
         await settle()
         assert [type_ for type_, _ in node.asked] == [MessageType.SHARD_RESIGNED]
+
+    simulate(body)
+
+
+# --- settings of the cluster -----------------------------------------------------------------
+
+
+def test_a_minimum_that_was_raised_holds_for_who_leads_already() -> None:
+    """From then on the controller takes it that nothing is committed below it, and may promote
+    who left: what a primary committed alone would be lost."""
+
+    async def body(node: Hosting) -> None:
+        await primary(node)
+        node.agree(SettingsChanged(Settings(min_in_sync=2)))
+        asked = node.propose("a")
+        await settle()
+        node.agree(s0=replace(row(1, 2, version=2, in_sync=(1,)), eligible=(PEER,)))
+        await settle()
+        assert asked.outcome is None
+        assert node.states[SHARD].position.revision == 1
+        with pytest.raises(ShardUnavailableError):
+            node.placement.check_write(SHARD)
+        node.agree(s0=row(1, 2, version=3))
+        node.held(2)
+        await settle()
+        assert asked.error is None
+
+    simulate(body)
+
+
+def test_a_minimum_that_was_lowered_lets_go_what_waits() -> None:
+    """Also where the row stays as it is, and nobody says anything more."""
+
+    async def body(node: Hosting) -> None:
+        node.found(min_in_sync=2)
+        node.agree(s0=row(1, 2))
+        await settle()
+        node.held(1)
+        asked = node.propose("a")
+        await settle()
+        node.agree(s0=row(1, 2, version=2, in_sync=(1,)))
+        await settle()
+        assert asked.outcome is None
+        node.agree(SettingsChanged(Settings(min_in_sync=1)))
+        await settle()
+        assert asked.error is None
 
     simulate(body)
