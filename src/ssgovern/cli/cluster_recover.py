@@ -140,8 +140,7 @@ def _said(done: Recovery, known: Known) -> list[str]:
     said = [
         f"Candidates are now: {voters}. The log goes on at entry {done.index} of term {done.term}.",
         f"What was there before is kept in {done.aside}.",
-        "Start the node. All nodes register again; a shard is served as soon as one that had all"
-        " of it is there.",
+        "Start the node. Shards are served as soon as a node is there that had all of them.",
     ]
     if done.waiting:
         said.append(

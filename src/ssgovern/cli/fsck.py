@@ -77,21 +77,18 @@ async def _run(
     report = await check(lambda name: stopped.look_into(_in(data_dir, name)), on_progress)
     if not do_repair or not report.can_be_repaired:
         return report, None
-    with Stopped() as repairing:
-        await stopped.close()
-        try:
-            if report.unfinished:
-                return report, await finish_repair(repairing.open, str(data_dir))
-            done = await repair(
-                repairing.open,
-                str(data_dir),
-                repairing.runtime,
-                report.left or Salvage([]),
-                accept_loss=accept_loss,
-                metadata_damaged=report.metadata_damaged,
-            )
-        finally:
-            await repairing.close()
+    # Opened again, to write.
+    await stopped.close()
+    if report.unfinished:
+        return report, await finish_repair(stopped.open, str(data_dir))
+    done = await repair(
+        stopped.open,
+        str(data_dir),
+        stopped.runtime,
+        report.left or Salvage([]),
+        accept_loss=accept_loss,
+        metadata_damaged=report.metadata_damaged,
+    )
     return report, done
 
 
