@@ -15,6 +15,7 @@ from pathlib import Path
 
 import click
 
+from ssgovern import limits
 from ssgovern.cli.connection import log_for
 from ssgovern.cli.exits import EXIT_OK
 from ssgovern.client.addresses import parse_addresses
@@ -37,6 +38,7 @@ that has an id keeps it, so the same command starts the node again. Shards then 
 themselves; `ss-govern cluster status` shows how far that is.
 """
 
+_NAME_VARIABLE = "SS_GOVERN_NODE_NAME"
 _KEYS = {
     "name": "node.name",
     "zone": "node.zone",
@@ -60,7 +62,7 @@ _KEYS = {
     help="Where the node keeps its data.",
 )
 @click.option("--id", "node_id", type=click.IntRange(1, 2**31 - 1), help="[default: the next one]")
-@click.option("--name", help="Name for people.  [default: the machine's]")
+@click.option("--name", help="Name for people.  [default: the machine's, and the id]")
 @click.option("--zone", help="What fails together with it: a rack, a room.")
 @click.option("--host", help="Address to listen on.  [default: 127.0.0.1]")
 @click.option("-p", "--port", help="Port to listen on.  [default: 7420]")
@@ -103,6 +105,12 @@ def join(
         **{_KEYS[name]: value for name, value in said.items()},
     }
     config = load_config(None, os.environ, flags)
+    if not (said["name"] or os.environ.get(_NAME_VARIABLE)):
+        # Several nodes of one machine would have the same name. It has to be the same next time.
+        suffix = f"-{chosen}"
+        room = limits.CLIENT_NAME_BYTES_MAX - len(suffix)
+        flags["node.name"] = config.node.name[:room] + suffix
+        config = load_config(None, os.environ, flags)
     if write is not None:
         write_new(write, toml_of(flags), mode=0o644)
         click.echo(f"{write} is for node {chosen}: ss-govern server --config {write}")
@@ -131,7 +139,7 @@ async def _next_id(seeds: str, timeout_s: float) -> int:
     async with connect(seeds, client_name=name, timeout=timeout_s) as registry:
         found = await registry.cluster_status()
     # Ids of nodes that left are never taken again.
-    return max(found.node_id_next, *(1 + node.node_id for node in found.nodes))
+    return max([found.node_id_next, *(1 + node.node_id for node in found.nodes)])
 
 
 def id_in(data_dir: Path) -> int | None:

@@ -118,12 +118,17 @@ def _advice_unavailable(away: Sequence[ClusterNode]) -> str:
 
 
 def _advice_away(node: ClusterNode) -> str:
-    what = "votes, so as long as it is away" if node.candidate else "may come back:"
-    tail = "one vote less may be lost" if node.candidate else "it then takes up what it had"
+    name = f"node {node.node_id} ({node.name}, {node.address})"
     lost = " Its shards are being copied to others." if node.lost else ""
+    if not node.candidate:
+        return (
+            f"{name} may come back: it then takes up what it had.{lost} If it never does:"
+            f" `ss-govern cluster leave {node.node_id}`."
+        )
     return (
-        f"node {node.node_id} ({node.name}, {node.address}) {what} {tail}.{lost} If it never comes"
-        f" back: `ss-govern cluster leave {node.node_id}`."
+        f"{name} votes, so as long as it is away one vote less may be lost.{lost} If it never comes"
+        " back: give its vote to another one, `ss-govern cluster candidates add NODE` and"
+        f" `remove {node.node_id}`, then `ss-govern cluster leave {node.node_id}`."
     )
 
 

@@ -331,7 +331,7 @@ class ClusterNode(Node):
 
     def _missing(self) -> str:
         if self.member.refusal:
-            return f"being taken: {self.member.refusal}"
+            return f"the cluster to take this node: {self.member.refusal}"
         silent = [
             f"{node} ({address}: {self.links.failure(node) or 'dialling'})"
             for node, address in self._me.candidates

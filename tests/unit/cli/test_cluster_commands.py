@@ -196,7 +196,9 @@ def test_joining_takes_an_id_that_nobody_has(tmp_path: Path) -> None:
                 *("join", "--to", fake.address, "-d", str(tmp_path / "n"), "--write", str(file))
             )
         assert done.exit_code == 0, done.output
-        assert load_config(file, {}, {}).node.id == chosen
+        config = load_config(file, {}, {})
+        assert config.node.id == chosen
+        assert config.node.name.endswith(f"-{chosen}"), "several nodes of one machine differ"
 
 
 @pytest.mark.parametrize(

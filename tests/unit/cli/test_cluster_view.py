@@ -123,7 +123,7 @@ def test_a_healthy_cluster_needs_no_advice() -> None:
             {"nodes": (node(1), node(2), node(3), node(4, live=False, lost=True))},
             "degraded",
             "1 node away",
-            "If it never comes back: `ss-govern cluster leave 4`",
+            "candidates add NODE` and `remove 4`, then `ss-govern cluster leave 4`",
         ),
         (
             {"shards_below_copies": 9, "nodes": (node(1), node(2))},
