@@ -231,7 +231,8 @@ class Nodes:
         home = self.home
         if home is None or not self.map or hello.map_version > self.map.version:
             await self._fetch_map(link, channel, follow=home is None)
-        if link.unsure:
+        # One of several may have ended the session in a shard and know it again by another.
+        if link.unsure or not self.map.is_single:
             await self._claims.restore(link, channel, resumed=hello.resumed)
 
     def on_ready(self, link: Link) -> None:
