@@ -9,13 +9,15 @@ place of its state.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 from ssgovern import limits
-from ssgovern.model import Outcome, ShardId
+from ssgovern.controller.rows import NOBODY, ShardRow
+from ssgovern.model import NodeId, Outcome, ShardId
+from ssgovern.node.replication_sender import size_of
 from ssgovern.registry.state import ShardState
-from ssgovern.replication.messages import Effect, Message
+from ssgovern.replication.messages import Assigned, Effect, Member, Message
 from ssgovern.replication.primary import Proposal
 from ssgovern.replication.replica import ReplicaLog
 from ssgovern.replication.replicated import ReplicatedPrimary
@@ -63,7 +65,8 @@ class HostedShard:
         self.serving = False
         """Its sessions were given their time, which is done once it may act as primary."""
         self.settled = False
-        """It was in sync in this life: what is here is the shard, not an old picture of it."""
+        """It was in sync in this life, and has applied all that was committed before the epoch of
+        then: what is here is the shard, not an old picture of it."""
 
     @property
     def obeys(self) -> int:
@@ -77,10 +80,30 @@ class HostedShard:
         """
         return epoch > self.led and epoch >= self.obeys and epoch > self.log.tail.epoch
 
+    def remember(self, message: Message) -> None:
+        """Keep a message for the role that is to come, as far as there is room."""
+        backlog = self.backlog
+        backlog.append(message)
+        size_bytes = sum(map(size_of, backlog))
+        while size_bytes > limits.REPLICATION_BACKLOG_BYTES_MAX:
+            size_bytes -= size_of(backlog.popleft())
+
     def __repr__(self) -> str:
         role = self.primary or self.replica or "no role"
         marks = " switching" * self.switching + " installing" * self.installing
         return f"<HostedShard {self.shard} {role!r}{marks}>"
+
+
+def assigned_of(shard: ShardId, row: ShardRow, session_of: Callable[[NodeId], int]) -> Assigned:
+    """Return a row as replication cores take it, each member in the life that it has now."""
+    return Assigned(
+        shard,
+        row.epoch,
+        row.version,
+        None if row.primary == NOBODY else row.primary,
+        tuple(Member(node, session_of(node)) for node in row.in_sync),
+        tuple(node for node in row.holders if node != row.primary),
+    )
 
 
 class Registry(Protocol):

@@ -19,12 +19,12 @@ from ssgovern import limits
 from ssgovern.controller.rows import NOBODY, ShardRow
 from ssgovern.errors import OutcomeUnknownError
 from ssgovern.model import ORIGIN, LogPosition, NodeId, Outcome, ShardId
-from ssgovern.node.hosted import NOBODY_WAITS, HostedShard, Owner, Registry
+from ssgovern.node.hosted import NOBODY_WAITS, HostedShard, Owner, Registry, assigned_of
 from ssgovern.node.metadata import Metadata
 from ssgovern.node.primary_driver import PrimaryDriver
 from ssgovern.node.replica_driver import KeepSnapshot, ReplicaDriver
 from ssgovern.node.replicated_log_driver import ReplicatedLogDriver, Write
-from ssgovern.node.replication_sender import AskController, Asker, Links, Outbox, size_of
+from ssgovern.node.replication_sender import AskController, Asker, Links, Outbox
 from ssgovern.registry.snapshot import Captured, capture
 from ssgovern.registry.state import ShardState
 from ssgovern.replication.codec import SnapshotAssembler, decode_batch
@@ -212,7 +212,7 @@ class ShardHost:
     def _on_message(self, hosted: HostedShard, message: Message) -> None:
         if hosted.switching or (hosted.primary is None and hosted.replica is None):
             # The map that gives this node its role may be a moment behind.
-            self._remember(hosted, message)
+            hosted.remember(message)
             return
         match message:
             case AppendEntries() | InstallSnapshot():
@@ -230,14 +230,6 @@ class ShardHost:
             case Fenced():
                 if hosted.primary is not None:
                     self._primary_driver.do(self._group, hosted, hosted.primary.on_fenced(message))
-
-    def _remember(self, hosted: HostedShard, message: Message) -> None:
-        """Keep a message for the role that is to come, as far as there is room."""
-        backlog = hosted.backlog
-        backlog.append(message)
-        size_bytes = sum(map(size_of, backlog))
-        while size_bytes > limits.REPLICATION_BACKLOG_BYTES_MAX:
-            size_bytes -= size_of(backlog.popleft())
 
     def _on_primary_says(
         self, hosted: HostedShard, message: AppendEntries | InstallSnapshot
@@ -318,14 +310,7 @@ class ShardHost:
         return 0 if found is None else found.session
 
     def _assigned(self, shard: ShardId, row: ShardRow) -> Assigned:
-        return Assigned(
-            shard,
-            row.epoch,
-            row.version,
-            None if row.primary == NOBODY else row.primary,
-            tuple(Member(node, self._session_of(node)) for node in row.in_sync),
-            tuple(node for node in row.holders if node != row.primary),
-        )
+        return assigned_of(shard, row, self._session_of)
 
     def _follow(self, hosted: HostedShard) -> None:
         """Give a shard the role that its row says, as soon as that may be."""
@@ -334,9 +319,7 @@ class ShardHost:
         shard = hosted.shard
         row = self._row(shard)
         mine = self._session_of(self._node) == self.session
-        if self._node in row.in_sync and mine and not hosted.settled:
-            hosted.settled = True
-            self._registry.resume_shard(shard)
+        self._maybe_settle(hosted)
         if self._node not in row.holders:
             # Before the metadata knows of this life it may be of a time when the shard was not
             # here yet: what is on disk must not be given up for that.
@@ -358,6 +341,21 @@ class ShardHost:
             self._replicas.do(
                 self._group, hosted, hosted.replica.on_assigned(self._assigned(shard, row))
             )
+
+    def _maybe_settle(self, hosted: HostedShard) -> None:
+        """Take what is here for the shard, once it shows all that was committed before its epoch.
+
+        Who is in sync has it in its log, and may not know yet that it is committed.
+        """
+        shard, row = hosted.shard, self._row(hosted.shard)
+        if (
+            not hosted.settled
+            and self._node in row.in_sync
+            and self._session_of(self._node) == self.session
+            and self._states[shard].position.epoch >= row.epoch
+        ):
+            hosted.settled = True
+            self._registry.resume_shard(shard)
 
     # --- changes of role -------------------------------------------------------------------
 
@@ -521,6 +519,7 @@ class ShardHost:
         self._owner.on_applied(shards)
         for shard in shards:
             hosted = self.hosted[shard]
+            self._maybe_settle(hosted)
             primary = hosted.primary
             if primary is None:
                 continue
@@ -538,6 +537,7 @@ class ShardHost:
             record = entry.record if isinstance(entry, Proposal) else decode_record(entry.body)
             state.apply(entry.epoch, entry.revision, record)
         self._owner.on_applied((shard,))
+        self._maybe_settle(self.hosted[shard])
 
     # --- time ------------------------------------------------------------------------------
 
@@ -555,6 +555,7 @@ class ShardHost:
             core = hosted.primary or hosted.replica
             if core is not None and not hosted.switching:
                 core.release(limits.REPLICATION_ENTRIES_RETAINED)
+                self._maybe_settle(hosted)
             row = self._row(hosted.shard)
             if row.primary == self._node:
                 self._primary_driver.maybe_resign(self._group, hosted, row)

@@ -75,8 +75,8 @@ class ShardPlacement:
         )
 
     def holds(self, shard: ShardId) -> bool:
-        # What was in sync once in this life is the shard as it was a moment ago, even if it is
-        # behind now; what never was may be of last week.
+        # What was in sync and applied once in this life is the shard as it was a moment ago, even
+        # if it is behind now; what never was may be of last week.
         return self._host.hosted[shard].settled
 
     def _not_here(self, shard: ShardId) -> SsGovernError:

@@ -141,7 +141,7 @@ def test_no_space_for_a_snapshot_is_asked_for_again() -> None:
         node.snapshots_full = False
         await asyncio.sleep(3)
         assert node.kept == [(SHARD, LogPosition(1, 6))]
-        assert node.registry.story[-1] == "adopt 0 at 6"
+        assert node.registry.story == ["adopt 0 at 6", "resume 0"]
         assert [said.held for said in node.said(Appended)] == [6]
 
     simulate(body)

@@ -12,7 +12,9 @@ from hosting import (
     OTHER,
     PEER,
     SHARD,
+    SHARDS,
     Hosting,
+    body_of,
     member,
     row,
     settle,
@@ -27,8 +29,9 @@ from ssgovern.errors import (
     ShardMovedError,
     ShardUnavailableError,
 )
-from ssgovern.model import ORIGIN, LogPosition
-from ssgovern.replication.messages import Appended, Fenced
+from ssgovern.model import ORIGIN, LogPosition, ShardId
+from ssgovern.replication.messages import Appended, Entry, Fenced
+from ssgovern.replication.shard_log import ShardLog
 from ssgovern.storage.format import CUT, ENTRY, EPOCH
 from ssgovern.wire.frames import MessageType
 
@@ -356,10 +359,10 @@ def test_a_shard_that_leaves_during_an_installation_is_dropped_behind_it() -> No
         await settle()
         node.agree(s0=row(2, 3, primary=2, version=2))
         await asyncio.sleep(1)
-        assert node.registry.story == ["resume 0"]
+        assert node.registry.story == []
         node.snapshots_full = False
         await asyncio.sleep(3)
-        assert node.registry.story == ["resume 0", "adopt 0 at 6", "drop 0"]
+        assert node.registry.story == ["adopt 0 at 6", "drop 0"]
         assert node.wal.of(SHARD)[-2:] == [(CUT, 1, 6), (CUT, 0, 0)]
         assert node.host.is_gone(SHARD)
         assert not node.placement.holds(SHARD)
@@ -474,6 +477,8 @@ def test_who_is_no_primary_says_who_is() -> None:
         assert moved.value.fields["node"] == "2"
         with pytest.raises(ShardUnavailableError):
             node.placement.check_write(OTHER)
+        node.append(1, ORIGIN, "", committed=1)
+        await settle()
         node.placement.check_read(SHARD, replica_too=True)
 
     simulate(body)
@@ -542,3 +547,55 @@ def test_a_minimum_that_was_lowered_lets_go_what_waits() -> None:
         assert asked.error is None
 
     simulate(body)
+
+
+# --- what may be told to subscribers ---------------------------------------------------------
+
+
+def recovered() -> list[ShardLog]:
+    """The logs of a node that comes back without a snapshot: all is in them, nothing applied."""
+    names = ("", "a", "b")
+    entries = [Entry(1, number, body_of(name)) for number, name in enumerate(names, 1)]
+    return [ShardLog(ShardId(n), ORIGIN, entries if n == SHARD else ()) for n in range(SHARDS)]
+
+
+def test_a_primary_is_the_shard_when_it_has_applied_what_was_committed() -> None:
+    """After a restart of all nodes its state is empty until its epoch has begun."""
+
+    async def body(node: Hosting) -> None:
+        node.found(min_in_sync=2)
+        node.agree(s0=row(1, 2, epoch=2, in_sync=(1,)))
+        await settle()
+        assert node[SHARD].primary is not None
+        assert not node.placement.holds(SHARD)
+        with pytest.raises(ShardUnavailableError):
+            node.placement.check_read(SHARD, replica_too=True)
+        node.held(4, epoch=2)
+        node.agree(s0=row(1, 2, epoch=2, version=2))
+        await settle()
+        assert node.states[SHARD].position == LogPosition(2, 4)
+        assert node.placement.holds(SHARD)
+        assert node.registry.story == ["resume 0"]
+
+    simulate(body, logs=recovered, promises={SHARD: 1})
+
+
+def test_a_replica_is_the_shard_when_it_has_applied_an_entry_of_its_epoch() -> None:
+    """It may be in sync before it hears how far that is committed: its state is empty then."""
+
+    async def body(node: Hosting) -> None:
+        node.found(min_in_sync=2)
+        node.agree(s0=row(1, 2, primary=2, epoch=2, in_sync=(2,)))
+        await settle()
+        node.append(2, LogPosition(1, 3), "", committed=1)
+        await settle()
+        node.agree(s0=row(1, 2, primary=2, epoch=2, version=2))
+        await settle()
+        assert node.states[SHARD].position == LogPosition(1, 1)
+        assert not node.placement.holds(SHARD)
+        node.append(2, LogPosition(2, 4), committed=4)
+        await settle()
+        assert node.placement.holds(SHARD)
+        assert node.registry.story == ["resume 0"]
+
+    simulate(body, logs=recovered, promises={SHARD: 1})
