@@ -91,7 +91,7 @@ class ClusterChecker(Claims):
         self.term = 0
         """The highest in which anybody led."""
         self.ended: dict[bytes, float] = {}
-        """When each session ended for the first time, by a committed entry."""
+        """When each session first lost something because it ended, by a committed entry."""
         self._leaders: dict[int, str] = {}
         self._primaries: dict[tuple[int, int], str] = {}
         self._metadata: dict[int, bytes] = {}
@@ -129,10 +129,10 @@ class ClusterChecker(Claims):
             )
             return
         entry = LedgerEntry(epoch, revision, body, self.world.now)
-        meant = ledger.apply(entry)
-        self.check_registered(meant, entry)
-        if meant.HasField("session_ended"):
-            self._on_session_ended(meant.session_ended)
+        ended = entry.record.session_ended
+        if ended.session_id:
+            self._on_session_ended(shard, ended)
+        self.check_registered(ledger.apply(entry), entry)
         self._maybe_promoted(watch, shard, epoch, record)
 
     def _maybe_promoted(self, watch: NodeWatch, shard: ShardId, epoch: int, record: Record) -> None:
@@ -141,8 +141,9 @@ class ClusterChecker(Claims):
         if self._primaries.get((shard, epoch)) == _life(watch):
             watch.promoted[shard] = watch.judge.running_ms()
 
-    def _on_session_ended(self, change: log_pb2.SessionEnded) -> None:
-        self.ended.setdefault(change.session_id, self.world.now)
+    def _on_session_ended(self, shard: ShardId, change: log_pb2.SessionEnded) -> None:
+        if self._owns(shard, change.session_id):
+            self.ended.setdefault(change.session_id, self.world.now)
         if change.reason == log_pb2.SESSION_END_EXPIRED:
             self.counts["session ended"] += 1
 

@@ -120,6 +120,7 @@ class ClusterRun:
             primary=self._some_primary,
             controller=self._judge.controller,
             command=self._orders.waiting.append,
+            has_left=self._judge.has_left,
         )
 
     # --- processes ---------------------------------------------------------------------------

@@ -49,6 +49,12 @@ class ClusterJudge:
         """Return who leads the highest term."""
         return self._checker.leader()
 
+    def has_left(self, process: Process) -> bool:
+        """Tell whether a node was removed for good: nobody would start it again."""
+        state = self.newest()
+        watch = self._checker.watches[process.name]
+        return state is not None and watch.plan.number in state.retired
+
     # --- at the end --------------------------------------------------------------------------
 
     def unserved(self) -> str:

@@ -44,6 +44,7 @@ class ClusterNemesis:
         primary: Aim,
         controller: Aim,
         command: Callable[[str], None],
+        has_left: Callable[[Process], bool] = lambda _: False,
     ) -> None:
         self._world = world
         self._scenario = scenario
@@ -54,6 +55,7 @@ class ClusterNemesis:
         self._primary = primary
         self._controller = controller
         self._command = command
+        self._has_left = has_left
         self._rng: random.Random = world.fault_rng
         self._healed = False
         self._absent: dict[str, None] = {}
@@ -95,7 +97,8 @@ class ClusterNemesis:
         return self._rng.choice(self._nodes)
 
     def start_node(self, node: Process) -> None:
-        if not node.alive and node.name not in self._absent:
+        """Start a node that is down, unless it is to stay away or has left the cluster."""
+        if not (node.alive or node.name in self._absent or self._has_left(node)):
             self._watch(node).on_started()
             node.start()
 
@@ -425,6 +428,9 @@ class ClusterNemesis:
             node.machine.disk_timing.sync = (0.0002, 0.002)
             node.slowness = 1.0
             self._resume_node(node)
+            if self._has_left(node):
+                # It may not have heard of that; whoever removed it stops it.
+                node.terminate()
             self.start_node(node)
         world.after(_DISK_MEMORY_S, self._forget_disks)
 
