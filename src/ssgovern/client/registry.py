@@ -30,6 +30,7 @@ from ssgovern.client.values import ConnectionState, NodeStatus, ServiceSummary
 from ssgovern.client.watches import Watches
 from ssgovern.errors import (
     ClosedError,
+    NotFoundError,
     SsGovernError,
 )
 from ssgovern.model import (
@@ -364,18 +365,35 @@ class Registry(Administration):
             if_revision=if_revision,
             change=change,
         )
-        response = await self._session.call(
-            MessageType.UPDATE,
-            request,
-            native_pb2.UpdateResponse,
-            self._deadline(timeout),
-            repeatable=not if_revision,
-            key=key,
-        )
+        deadline = self._deadline(timeout)
+        try:
+            response = await self._call_update(request, key, deadline)
+        except NotFoundError:
+            held = self._holdings.held(key, instance_id)
+            if held is None or if_revision or self._session.map.is_single:
+                raise
+            # The session ended at the shard's primary while nothing reached it, and what it
+            # owned is not back yet: the caller is not to see that.
+            [outcome] = await self._register([(key, held)], deadline)
+            if isinstance(outcome, SsGovernError):
+                raise outcome from None
+            response = await self._call_update(request, key, deadline)
         instance = instance_from_wire(response.instance)
         if self._holdings.held(key, instance_id) is not None:
             self._holdings.hold(key, instance)
         return instance
+
+    async def _call_update(
+        self, request: native_pb2.UpdateRequest, key: ServiceKey, deadline: float
+    ) -> native_pb2.UpdateResponse:
+        return await self._session.call(
+            MessageType.UPDATE,
+            request,
+            native_pb2.UpdateResponse,
+            deadline,
+            repeatable=not request.if_revision,
+            key=key,
+        )
 
     # --- discovering -----------------------------------------------------------------------
 
