@@ -13,7 +13,7 @@ PROGRAM = (sys.executable, "-m", "ssgovern.cli.main")
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(  # noqa: S603 - our own program
+    return subprocess.run(
         [*PROGRAM, *arguments], capture_output=True, text=True, timeout=TIMEOUT_S, check=False
     )
 

@@ -117,7 +117,6 @@ def test_a_healthy_cluster_needs_no_advice() -> None:
             {"nodes": (node(1), node(3), node(4), node(2, live=False))},
             "degraded",
             "1 node away",
-            "one vote less may be lost. If it never comes back: give its vote to another one, "
             "`ss-govern cluster candidates add NODE` and `remove 2`, then `ss-govern cluster leave",
         ),
         (
