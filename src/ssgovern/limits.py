@@ -80,6 +80,27 @@ FORWARD_DIAL_MS = 2_000
 FORWARDED_MAX = 4096
 """Requests of clients that other nodes are asked for at once. More: `OverloadedError`."""
 
+# --- HTTP ---------------------------------------------------------------------------------
+HTTP_CONNECTIONS_MAX = 1_024
+HTTP_HEAD_BYTES_MAX = 16 << 10
+"""Request line and headers together."""
+HTTP_BODY_BYTES_MAX = 64 << 10
+HTTP_HEAD_MS = 5_000
+"""From the first byte of a request, or from the connection, to the end of its headers."""
+HTTP_REQUEST_MS = 30_000
+"""From the headers to the last byte of the answer that the client has taken."""
+HTTP_IDLE_MS = 15_000
+"""A connection that asks nothing more."""
+HTTP_LINGER_MS = 1_000
+"""For a client to read why it is refused, while what it still sends is thrown away."""
+HTTP_LINGER_BYTES_MAX = 8 << 20
+HTTP_STOP_MS = 2_000
+"""Requests under way when the node stops are given so long."""
+HTTP_PAGE_MAX = 1_000
+"""Services, or instances, in one answer."""
+HTTP_PAGE_DEFAULT = 100
+HTTP_QUERY_PAIRS_MAX = 32
+
 # --- client -------------------------------------------------------------------------------
 CLIENT_IN_FLIGHT_MAX = 4096
 CLIENT_CHANGES_QUEUED_MAX = 1024

@@ -155,6 +155,20 @@ class ListenConfig(_Section):
     ] = ""
 
 
+class HttpConfig(_Section):
+    """`[http]`: health, metrics and the open API. Off unless a port is named."""
+
+    host: Annotated[
+        str,
+        AfterValidator(_host),
+        Allowed("an address or host name of this machine"),
+        Field(description="address to listen on for HTTP"),
+    ] = "127.0.0.1"
+    port: Annotated[
+        int, Field(ge=0, le=65535, description="port for HTTP, usually 7421; 0: no HTTP at all")
+    ] = 0
+
+
 class ClusterConfig(_Section):
     """`[cluster]`: which nodes this one belongs together with. Nothing said: it stands alone."""
 
@@ -289,6 +303,7 @@ class ServerConfig(_Section):
 
     node: NodeConfig = Field(default_factory=NodeConfig)
     listen: ListenConfig = Field(default_factory=ListenConfig)
+    http: HttpConfig = Field(default_factory=HttpConfig)
     cluster: ClusterConfig = Field(default_factory=ClusterConfig)
     data_dir: Annotated[DirectoryPath, Field(description="where the node keeps its data")] = (
         "ss-govern-data"

@@ -57,6 +57,7 @@ def fault_of(name: str, said: Said, problem: str) -> ConfigFault:
 def contradictions(effective: Mapping[str, Said]) -> Iterator[ConfigFault]:
     """Yield the faults that lie in two keys; keys that are wrong by themselves are absent."""
     yield from _reach(effective)
+    yield from _http(effective)
     yield from _heartbeats(effective)
     clustered = [effective.get(name) for name in ("cluster.candidates", "cluster.join")]
     if any(item is not None and item.value for item in clustered):
@@ -73,6 +74,23 @@ def _reach(effective: Mapping[str, Said]) -> Iterator[ConfigFault]:
             "other machines can reach this address, and this version has no access control:"
             " listen on 127.0.0.1, or set listen.insecure = true if the network is trusted",
         )
+
+
+def _http(effective: Mapping[str, Said]) -> Iterator[ConfigFault]:
+    host, port = effective.get("http.host"), effective.get("http.port")
+    if not (host and port and port.value):
+        return
+    insecure, native = effective.get("listen.insecure"), effective.get("listen.port")
+    if insecure and not insecure.value and not is_loopback(str(host.value)):
+        yield fault_of(
+            "http.host",
+            host,
+            "other machines can reach this address, and this version has no access control:"
+            " listen on 127.0.0.1, or set listen.insecure = true if the network is trusted",
+        )
+    if native and native.value == port.value:
+        problem = f"listen.port is {native.value} as well: HTTP needs a port of its own"
+        yield fault_of("http.port", port, problem)
 
 
 def _heartbeats(effective: Mapping[str, Said]) -> Iterator[ConfigFault]:

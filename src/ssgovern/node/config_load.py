@@ -179,6 +179,8 @@ def _unknown(name: str, known: list[str]) -> str:
     """Say that a key is unknown, and which one may have been meant."""
     leaf = name.rpartition(".")[2]
     meant = [key for key in known if key.rpartition(".")[2] == leaf]
+    if len(meant) > 1:
+        meant = difflib.get_close_matches(name, meant, n=1, cutoff=0.7) or meant
     if not meant:
         meant = difflib.get_close_matches(name, known, n=1, cutoff=0.7)
     if not meant:

@@ -64,6 +64,7 @@ def test_every_key_is_read_from_each_of_its_three_spellings(key, tmp_path: Path)
         "data_dir": "d",
         "log.dir": "d",
         "listen.host": "127.0.0.9",
+        "http.host": "127.0.0.9",
         "listen.insecure": True,
         "protection.share": 0.25,
         "session.ttl_ms": 4000,
@@ -237,6 +238,26 @@ def test_listening_beyond_loopback_needs_an_acknowledgement() -> None:
     assert config.listen.host == "0.0.0.0"
     with pytest.raises(ConfigError, match=r"listen\.insecure = true"):
         load_config(None, {}, {"listen.host": "registry.example"})
+
+
+@pytest.mark.parametrize(
+    ("flags", "fault"),
+    [
+        ({"http.port": "7420"}, "http.port = 7420: listen.port is 7420 as well"),
+        ({"http.port": "7421", "http.host": "0.0.0.0"}, "http.host = .*no access control"),
+    ],
+)
+def test_http_keeps_to_a_port_of_its_own_and_to_loopback(
+    flags: dict[str, str | bool | None], fault: str
+) -> None:
+    """What reads everything is as hard to open to others by mistake as what writes."""
+    with pytest.raises(ConfigError, match=fault):
+        load_config(None, {}, flags)
+
+
+def test_http_that_is_off_is_wrong_nowhere() -> None:
+    """Without a port there is no address to be reached at."""
+    assert load_config(None, {}, {"http.host": "0.0.0.0"}).http.port == 0
 
 
 @pytest.mark.parametrize(
