@@ -147,10 +147,10 @@ def _said(done: Recovery, known: Known) -> list[str]:
             f"Of {counted(len(done.waiting), 'shard')} no node is known to have everything: "
             "see `ss-govern cluster unclean`."
         )
-    gone = [str(c.node) for c in known.voters if c.node not in done.voters]
-    if gone:
+    others = ", ".join(str(c.node) for c in known.voters if c.node not in done.voters)
+    if others:
         said.append(
-            f"When it runs: `ss-govern cluster leave` for what is gone of {'/'.join(gone)}."
+            f"Of nodes {others}: `cluster rejoin` those with a disk, `cluster leave` the rest."
         )
     return said
 

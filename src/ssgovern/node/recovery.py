@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Callable
 from typing import NamedTuple
 
-from ssgovern.errors import ConfigError
+from ssgovern.errors import ConfigError, CorruptionError
 from ssgovern.model import ORIGIN, SHARDS, LogPosition, ShardId
 from ssgovern.registry.snapshot import restore
 from ssgovern.registry.state import ShardState
@@ -19,6 +19,7 @@ from ssgovern.replication.messages import Entry
 from ssgovern.replication.shard_log import ShardLog
 from ssgovern.runtime import Disk
 from ssgovern.storage.format import CUT, ENTRY, WalRecord
+from ssgovern.storage.reader import find_segments
 from ssgovern.storage.recovery import OnRecord, RecoveryProgress
 from ssgovern.storage.replay import ShardReplay
 from ssgovern.storage.snapshot import load_snapshots
@@ -195,6 +196,10 @@ async def _recover_wal(
     states: list[ShardState],
     on_progress: OnRecovered,
 ) -> Wal:
+    if any(state.position != ORIGIN for state in states) and not find_segments(wal_disk):
+        # The first segment is durable before there is anything to take a snapshot of.
+        raise CorruptionError("there are snapshots and no log", segment="wal", offset=0, shard=None)
+
     async def on_chunk(progress: RecoveryProgress) -> None:
         on_progress(Progress("log", progress.bytes_done, progress.bytes_total))
         for state in states:

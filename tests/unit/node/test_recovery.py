@@ -193,3 +193,15 @@ def test_a_single_node_does_not_misread_the_log_of_a_replica(
         assert found.entries_replayed == len(names)
 
     asyncio.run(program())
+
+
+def test_snapshots_without_a_log_are_damage() -> None:
+    """A log that is gone is not taken for one that is empty: what it held would be lost unseen."""
+
+    async def program() -> None:
+        _, snapshot_disk = await directory([FIRST], snapshot_of(FIRST))
+        for read in (recover, recover_replicated):
+            with pytest.raises(CorruptionError, match="snapshots and no log"):
+                await read(SimDisk(DiskImage(), at_once), snapshot_disk, IDENTITY, 1 << 20, print)
+
+    asyncio.run(program())
