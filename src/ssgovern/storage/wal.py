@@ -146,7 +146,9 @@ class Wal:
         """
         freed_bytes = 0
         segments = self._state.segments
-        while len(segments) > 1 and _covers(snapshotted, segments[0]):
+        # Of what is appended meanwhile `snapshotted` says nothing.
+        last = segments[-1]
+        while segments[0] is not last and _covers(snapshotted, segments[0]):
             self._refuse_if_failed()
             oldest = segments[0]
             try:

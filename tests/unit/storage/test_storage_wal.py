@@ -22,6 +22,7 @@ from ssgovern.storage import (
     CUT,
     ENTRY,
     EPOCH,
+    LogEntry,
     RecoveryProgress,
     Wal,
     WalRecord,
@@ -226,6 +227,31 @@ def test_release_removes_leading_snapshotted_segments_only() -> None:
     assert len(wal.segments) == 1
     cut_power(image)
     assert recover(image)[0].segments[0].sequence == count
+
+
+def test_release_speaks_of_the_log_as_it_was_when_it_began() -> None:
+    """A shard that was gone for good then and comes back meanwhile loses nothing of its new log."""
+    image = DiskImage()
+    appending: list[LogEntry] = []
+
+    async def latency(operation: str) -> None:
+        if operation == "remove" and appending:
+            entries = list(appending)
+            appending.clear()
+            for one in entries:
+                await wal.append([one])
+
+    disk = SimDisk(image, latency)
+    records: list[WalRecord] = []
+    wal = run(Wal.recover(disk, identity=IDENTITY, on_record=records.append, segment_bytes=100))
+    for revision in (1, 2):
+        run(wal.append([entry(1, 1), entry(1, 2), entry(2, revision)]))
+    run(wal.append([cut_record(1, 0, 0)]))
+    appending += [entry(1, revision, b"x" * 60) for revision in (1, 2, 3)]
+    run(wal.release({1: LogPosition(1 << 32, 1 << 64), 2: LogPosition(1, 2)}))
+    assert appending == []
+    recovered = [r.revision for r in recover(image)[1] if r.shard == 1 and r.kind == ENTRY]
+    assert recovered[-3:] == [1, 2, 3]
 
 
 def test_a_cut_lowers_what_a_segment_waits_for() -> None:
