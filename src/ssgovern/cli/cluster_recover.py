@@ -149,9 +149,7 @@ def _said(done: Recovery, known: Known) -> list[str]:
         )
     others = ", ".join(str(c.node) for c in known.voters if c.node not in done.voters)
     if others:
-        said.append(
-            f"Of nodes {others}: `cluster rejoin` those with a disk, `cluster leave` the rest."
-        )
+        said.append(f"Of nodes {others}: `cluster rejoin` what is left, `cluster leave` the rest.")
     return said
 
 
