@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 from ssgovern.client.backoff import Backoff
 from ssgovern.client.shard_map import mask_of
 from ssgovern.errors import ErrorCode, Retry, SsGovernError
-from ssgovern.model import LogPosition, NodeId, Pattern, ServiceKey, ShardId
+from ssgovern.model import LogPosition, NodeId, Pattern, ServiceKey, ShardId, shard_of
 from ssgovern.runtime import Runtime
 from ssgovern.transport.channel import Channel
 from ssgovern.wire.codec import decode, encode, key_from_wire, key_to_wire, pattern_to_wire
@@ -299,7 +299,10 @@ class Feeder:
             if isinstance(feed.watch.target, Pattern):
                 await self._await_listed(channel, feed, feed.watch.target)
         except SsGovernError as error:
-            if error.code in MOVED and not self._owner.is_single:
+            if error.code in MOVED and self._owner.is_single:
+                # The only node of a cluster has only begun, and has nothing to tell yet.
+                return False
+            if error.code in MOVED:
                 self._owner.on_moved(feed)
                 return not feed.wanted
             if error.retry is Retry.SAME_NODE:
@@ -321,7 +324,9 @@ class Feeder:
         if feed.told is None:
             # Asked for again meanwhile.
             return
-        expected = (*listed, *self._owner.loaded_of(feed))
+        # What was spread over several nodes may be asked of the one that is left, without a mask.
+        mine = (key for key in listed if shard_of(*key) in feed.shards)
+        expected = (*mine, *self._owner.loaded_of(feed))
         feed.awaited = {key: None for key in expected if key not in feed.told}
         feed.told = None
         if feed.is_settled:
@@ -347,7 +352,7 @@ class Feeder:
             for _, key in list(feed.behind.values()):
                 await self._read(channel, key)
         except SsGovernError as error:
-            if error.code in MOVED and not self._owner.is_single:
+            if error.code in MOVED:
                 self._owner.on_moved(feed)
             elif error.retry is not Retry.SAME_NODE:
                 raise

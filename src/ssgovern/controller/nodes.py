@@ -143,6 +143,7 @@ def _check_identity(
         raise InvalidArgumentError(
             f"node id {asked.node} left the cluster for good: choose an id that was never used",
             field="node_id",
+            left=1,
         )
     known = state.nodes.get(asked.node)
     if known is not None and known.directory_id != asked.directory_id:

@@ -161,6 +161,7 @@ class ClusterNode(Node):
             positions=lambda: self.host.positions(),
             on_session=self._on_session,
             on_lease=lambda until_ms: self.host.on_lease(until_ms),
+            on_left=self._on_left,
             candidates=self._me.candidates,
             seeds=[str(address) for address in config.seeds],
             leader=self._leader,
@@ -439,6 +440,10 @@ class ClusterNode(Node):
         """Dial every node there is; until the map says who, the candidates."""
         known = {node.id: node.address for node in self.metadata.state.sorted_nodes()}
         self.links.set_peers({**dict(self._me.candidates), **known})
+
+    def _on_left(self) -> None:
+        log.warning("this node has left the cluster for good: it stops")
+        self.stop()
 
     def _on_session(self, session: int) -> None:
         self.host.on_session(session)

@@ -406,7 +406,7 @@ class ControllerDriver:
         controller = self._in_office_or_refuse()
         known = controller.state.nodes.get(node)
         if node in controller.state.retired:
-            raise FencedError(f"node {node} has left the cluster", node=node)
+            raise FencedError(f"node {node} has left the cluster", node=node, left=1)
         if known is None or known.session < said.session:
             # Whoever granted that session came later than all that this candidate knows.
             raise self._not_controller()

@@ -82,6 +82,7 @@ class MemberDriver:
         positions: Callable[[], Mapping[ShardId, LogPosition]],
         on_session: Callable[[int], None],
         on_lease: Callable[[float], None],
+        on_left: Callable[[], None] = lambda: None,
         candidates: Sequence[tuple[NodeId, str]] = (),
         seeds: Sequence[str] = (),
         leader: Callable[[], NodeId | None] = lambda: None,
@@ -108,6 +109,8 @@ class MemberDriver:
         self._positions = positions
         self._on_session = on_session
         self._on_lease = on_lease
+        self._on_left = on_left
+        self._had_session = False
         self._candidates = tuple(candidates)
         self._seeds = tuple(seeds)
         self._leader = leader
@@ -180,6 +183,7 @@ class MemberDriver:
                 log.debug("no session yet: %s", error)
             except SsGovernError as error:
                 self._note_refusal(str(error))
+                self._maybe_left(error)
                 await asyncio.sleep(limits.NODE_REFUSED_PAUSE_MS / 1000.0)
             else:
                 self._begin_session(granted)
@@ -189,10 +193,20 @@ class MemberDriver:
             log.error("the cluster does not take this node: %s", why)
         self.refusal = why
 
+    def _maybe_left(self, error: SsGovernError) -> None:
+        """A node that was a member in this life, and is none for good, has nothing left to do.
+
+        One that starts with the id of such a node is refused like any stranger.
+        """
+        if self._had_session and "left" in error.fields and not self._leaving:
+            self._had_session = False
+            self._on_left()
+
     def _begin_session(self, granted: peer_pb2.NodeRegisterResponse) -> None:
         self._note_refusal("")
         self._told.clear()
         self.session = granted.session
+        self._had_session = True
         log.info("session %d in cluster %s", self.session, granted.cluster_id.hex())
         self._note_index(granted.index, patience=False)
         self._on_session(self.session)
@@ -224,6 +238,7 @@ class MemberDriver:
             self._on_beat(session, sent_ms, told, decode(peer_pb2.NodeHeartbeatResponse, answer))
         except FencedError as error:
             self._lose_session(session, str(error))
+            self._maybe_left(error)
         except SsGovernError as error:
             # The next one will tell; what counts is how long none was answered.
             log.debug("a heartbeat was not answered: %s", error)
