@@ -66,14 +66,20 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 Body = Callable[[ssgovern.Registry, Load, ClusterStatus], Awaitable[None]]
 
 
-def play(site: Site, body: Body) -> None:
+def is_well(status: ClusterStatus) -> bool:
+    return is_whole(3)(status) and status.controller_heard
+
+
+def play(
+    site: Site, body: Body, *, call_s_max: float = CALL_S_MAX, nobody_leads: bool = False
+) -> None:
     """Break the network under load; then everything has to become whole again by itself."""
 
     async def program() -> None:
         loop = asyncio.get_running_loop()
-        load = Load(CALL_S_MAX)
-        async with site.cluster.connect(timeout=CALL_S_MAX) as registry:
-            before = await until_status(registry, is_whole(3))
+        load = Load(call_s_max)
+        async with site.cluster.connect(timeout=call_s_max) as registry:
+            before = await until_status(registry, is_well)
             async with load.on(registry):
                 try:
                     await body(registry, load, before)
@@ -81,14 +87,15 @@ def play(site: Site, body: Body) -> None:
                 finally:
                     site.hosts.heal()
                 healed = loop.time()
-                after = await until_status(registry, is_whole(3), WHOLE_S_MAX)
+                after = await until_status(registry, is_well, WHOLE_S_MAX)
                 took_s = loop.time() - healed
             print(
                 f"{load.acknowledged} writes, longest gap {load.longest_gap_s:.2f} s, whole after "
                 f"{took_s:.1f} s, terms {before.term} to {after.term}"
             )
             # One election, or one whose votes were split.
-            most = before.term + (2 if after.controller_id != before.controller_id else 0)
+            elected = nobody_leads or after.controller_id != before.controller_id
+            most = before.term + (2 if elected else 0)
             assert before.term <= after.term <= most, (before, after)
 
     with site.hosts.on(CLIENTS):
@@ -167,3 +174,19 @@ def test_one_node_is_the_only_bridge(site: Site) -> None:
         assert status.term == before.term
 
     play(site, body)
+
+
+def test_nobody_hears_anybody(site: Site) -> None:
+    """Three nodes alone acknowledge nothing and raise no term; then they are one cluster again."""
+
+    async def body(registry: ssgovern.Registry, load: Load, before: ClusterStatus) -> None:
+        site.hosts.cut([1], [2, 3])
+        site.hosts.cut([2], [3])
+        for address in site.cluster.addresses:
+            async with ssgovern.connect(address, timeout=CALL_S_MAX) as alone:
+                await until_status(alone, lambda status: not status.controller_heard)
+        acknowledged = load.acknowledged
+        await asyncio.sleep(1.0)
+        assert load.acknowledged == acknowledged
+
+    play(site, body, call_s_max=60.0, nobody_leads=True)

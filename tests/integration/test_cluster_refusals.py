@@ -409,6 +409,38 @@ def test_a_peer_that_stops_reading(home: Home) -> None:
     asyncio.run(program())
 
 
+def test_something_else_at_the_address_of_a_node(home: Home) -> None:
+    """Whoever takes connections there and says nothing holds up neither nodes nor clients."""
+    node = home.cluster.nodes[1]
+
+    async def program() -> None:
+        await home.goes_on()
+        node.kill()
+        home.term = 0
+        held: list[asyncio.StreamWriter] = []
+        silent = await asyncio.start_server(lambda _reader, writer: held.append(writer), *at(node))
+        async with home.cluster.connect(timeout=20.0) as registry:
+            status = await until_status(
+                registry, lambda status: sum(each.live for each in status.nodes) == 2
+            )
+            assert not status.shards_unavailable
+            for number in range(SERVICES):
+                await registry.register(f"orders-{number}", host="h", port=1)
+        assert held, "nobody came"
+        silent.close()
+        for writer in held:
+            writer.transport.abort()
+        await until_said(home.cluster.nodes[2], f"{node.address} does not answer the hello")
+        node.start()
+        await home.goes_on()
+
+    asyncio.run(program())
+
+
+def at(node: NodeProcess) -> tuple[str, int]:
+    return node.host, node.port
+
+
 def test_a_map_from_the_future(home: Home) -> None:
     """A client that has a newer map than the cluster is told how far this one is, and no more."""
 
