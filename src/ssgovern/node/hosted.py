@@ -14,7 +14,7 @@ from typing import Protocol
 
 from ssgovern import limits
 from ssgovern.controller.rows import NOBODY, ShardRow
-from ssgovern.model import NodeId, Outcome, ShardId
+from ssgovern.model import ORIGIN, NodeId, Outcome, ShardId
 from ssgovern.node.replication_sender import size_of
 from ssgovern.registry.state import ShardState
 from ssgovern.replication.messages import Assigned, Effect, Member, Message
@@ -72,6 +72,12 @@ class HostedShard:
     def obeys(self) -> int:
         """The highest epoch that this node promised to obey."""
         return self.promised if self.replica is None else self.replica.promised
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether nothing of it is here, and the log on disk says so."""
+        has_role = self.replica is not None or self.primary is not None
+        return not has_role and not self.switching and self.log.tail == ORIGIN
 
     def may_lead(self, epoch: int) -> bool:
         """Tell whether this life of the node may begin an epoch: one that is new to it.

@@ -260,7 +260,8 @@ class ShardHost:
         """The controller granted this node a session, or (0) its session has ended."""
         self.session = session
         if not session:
-            # Its primaries go on as long as their lease; the map will say who follows them.
+            # Others may be promoted already; the map will say who follows its primaries.
+            self._end_lease()
             return
         for hosted in self.hosted:
             if hosted.replica is not None:
@@ -280,6 +281,9 @@ class ShardHost:
     def give_up_lease(self) -> None:
         """Act as primary no more: from now on others may be promoted past this node."""
         self._lease_given_up = True
+        self._end_lease()
+
+    def _end_lease(self) -> None:
         self._lease_until_ms = 0.0
         for primary in self.primaries.values():
             primary.lease_until_ms = 0
@@ -573,13 +577,7 @@ class ShardHost:
 
     def is_gone(self, shard: int) -> bool:
         """Tell whether nothing of a shard is here, and the log on disk says so."""
-        hosted = self.hosted[shard]
-        return (
-            hosted.replica is None
-            and hosted.primary is None
-            and not hosted.switching
-            and hosted.log.tail == ORIGIN
-        )
+        return self.hosted[shard].is_gone
 
     def uncommitted(self) -> int:
         """Return how many entries of this node's primaries wait for somebody's disk."""

@@ -465,6 +465,22 @@ def test_no_lease_no_reads_and_no_writes() -> None:
     simulate(body)
 
 
+def test_the_end_of_the_session_ends_its_lease() -> None:
+    """Who fenced this node need not wait any longer; a new session gets a lease of its own."""
+
+    async def body(node: Hosting) -> None:
+        await primary(node)
+        node.host.on_session(0)
+        with pytest.raises(ShardUnavailableError):
+            node.placement.check_read(SHARD, replica_too=False)
+        with pytest.raises(ShardUnavailableError):
+            node.placement.check_write(SHARD)
+        node.lease()
+        node.placement.check_write(SHARD)
+
+    simulate(body)
+
+
 def test_who_is_no_primary_says_who_is() -> None:
     """Clients are sent to whom the map names; to nobody if that is this node or no one."""
 
