@@ -287,7 +287,8 @@ def add_removed(draft: Draft) -> None:
 def decide_leave(state: ClusterState, node_id: NodeId) -> Decision:
     """Let a node leave: its shards are moved away, then it is removed for good.
 
-    A candidate votes until then. The sentence says so if an even number would be left.
+    A candidate votes until then. The sentence says so if an even number is left, or fewer nodes
+    than copies are wanted.
     Raises InvalidArgumentError if too few would remain, NotFoundError if there is no such node.
     """
     node = _known(state, node_id)
@@ -312,7 +313,7 @@ def decide_leave(state: ClusterState, node_id: NodeId) -> Decision:
     said = f"node {node_id} ({node.name}) was asked to leave"
     draft.add(
         Record(said, NodeMarked(node_id, leaving=True, lost=node.lost)),
-        f"{said}{_votes_left(state, node)}",
+        said + _votes_left(state, node) + _copies_left(state, remaining),
     )
     return draft.decision()
 
@@ -327,6 +328,11 @@ def _votes_left(state: ClusterState, going: Node) -> str:
     first = "" if able else ", once another node has joined"
     then = f"{left} candidates are left, which survive no more than {left - 1} would"
     return f"; {then if left else 'no candidate is left, so it stays'}: {add}{first}"
+
+
+def _copies_left(state: ClusterState, remaining: int) -> str:
+    copies = state.settings.copies
+    return f"; {counted(remaining, 'node')} left for {copies} copies" if remaining < copies else ""
 
 
 def decide_candidates(state: ClusterState, voters: Collection[NodeId]) -> Decision:

@@ -177,6 +177,14 @@ def test_leaving_says_if_an_even_number_votes_then(
     assert outcome.sentence.endswith(advice or ") was asked to leave.")
 
 
+def test_leaving_says_if_fewer_nodes_than_copies_are_left(make_cluster: MakeCluster) -> None:
+    """The operator learns at once that the next failure would cost more."""
+    cluster = make_cluster(3, settings=Settings(copies=3, min_in_sync=2, nodes_initial=3))
+    (outcome,) = decide(cluster, Leave(ONE)).outcomes
+    assert isinstance(outcome, Decision)
+    assert outcome.sentence.endswith("was asked to leave; 2 nodes left for 3 copies.")
+
+
 def test_shards_that_met_the_same_fate_are_one_sentence(make_cluster: MakeCluster) -> None:
     """What a node falls behind in is said at once; what was refused is not said here."""
     cluster = make_cluster(3, settings=Settings(copies=3, min_in_sync=2, nodes_initial=3))
@@ -187,7 +195,7 @@ def test_shards_that_met_the_same_fate_are_one_sentence(make_cluster: MakeCluste
     assert len(mine) > 1
     assert said == [
         f"Node 2 fell behind in {named(mine, 'shard')}, says its primary 1.",
-        "Node 3 (node-3) was asked to leave.",
+        "Node 3 (node-3) was asked to leave; 2 nodes left for 3 copies.",
     ]
 
 
