@@ -25,9 +25,11 @@ Examples:
   ss-govern bench --connections 128 --in-flight 8 --seconds 30
   ss-govern bench --json | jq '.[] | {what, per_second}'
 \b
-The load comes from one process: if that takes a whole core, the figures are its own. Registered
-instances are ephemeral, in the namespace `bench` unless --namespace says otherwise, and gone
-at the end. A comparison with etcd and ZooKeeper on equal terms is `make bench` in the sources.
+The load comes from one process: if that takes a whole core, the figures are its own. In a
+cluster each request goes to the primary of its shard, and if that fails, to the one that takes
+over: a node may be killed meanwhile. Registered instances are ephemeral, in the namespace `bench`
+unless --namespace says otherwise; that all are there is checked, and they are gone at the end.
+A comparison with etcd and ZooKeeper on equal terms is `make bench` in the sources.
 """
 
 
