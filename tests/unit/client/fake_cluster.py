@@ -306,6 +306,22 @@ class FakeCluster:
 
         self.change(promote, tell=tell)
 
+    def leave(self, number: int) -> None:
+        """Have a node gone for good, and nowhere in the map."""
+        del self.live[number]
+
+        def drop(shard: int, row: Row) -> bool:
+            if number not in row.holders:
+                return False
+            left = [holder for holder in row.holders if holder != number] or [next(iter(self.live))]
+            row.holders = row.in_sync = left
+            if row.primary == number:
+                row.primary = row.holders[0]
+                row.epoch += 1
+            return True
+
+        self.change(drop)
+
     def give_back(self, number: int) -> None:
         """Have a node that returned back in every in-sync set it was in."""
         self.live[number] = True

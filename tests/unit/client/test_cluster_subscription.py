@@ -10,7 +10,7 @@ import pytest
 from fake_cluster import ClusterStage, Row
 from stage import ids, instance, key
 
-from ssgovern.model import ServiceKey, shard_of
+from ssgovern.model import SHARDS, ServiceKey, shard_of
 from ssgovern.sim.runtime import SimRuntime
 from ssgovern.wire.frames import MessageType
 
@@ -311,6 +311,46 @@ def test_a_prefix_survives_each_node_in_turn() -> None:
             assert list(pay.services) == names
 
     stage.play(program, within_s=400)
+
+
+def test_a_prefix_over_two_nodes_is_whole_at_the_one_that_is_left() -> None:
+    """What was asked of two nodes in parts is asked of one, of which each part awaits its own."""
+    stage = ClusterStage(size=2, copies=2)
+    names = sorted(f"pay-{number}" for number in range(30))
+    for name in names:
+        stage.cluster.nodes[1].put(key(name), instance(1))
+
+    async def program(runtime: SimRuntime) -> None:
+        cluster = stage.cluster
+        async with (
+            stage.connect(runtime, "n1:7420,n2:7420") as registry,
+            registry.subscribe_prefix("pay-") as pay,
+        ):
+            # So that some shards are followed here, and some there.
+            halves = {1: range(0, SHARDS, 2), 2: range(1, SHARDS, 2)}
+            for node, shards in halves.items():
+                cluster.change(lambda shard, row, n=node, s=shards: keep_only(shard, row, n, s))
+            await asyncio.sleep(60)
+            assert {n for name in names for n in cluster.followers_of(key(name))} == {1, 2}
+            cluster.leave(2)
+            stage.kill(2)
+            stage.kill(1)
+            await asyncio.sleep(1.0)
+            cluster.processes[1].start()
+            await until(lambda: pay.is_current, 20.0)
+            assert list(pay.services) == names
+
+    stage.play(program, within_s=200)
+
+
+def keep_only(shard: int, row: Row, node: int, shards: range) -> bool:
+    """Leave some shards to one node."""
+    if shard not in shards:
+        return False
+    row.holders = row.in_sync = [node]
+    row.epoch += row.primary != node
+    row.primary = node
+    return True
 
 
 def test_whatever_happens_lists_converge_and_nothing_is_left_behind() -> None:
