@@ -171,12 +171,12 @@ async def until(holds: Callable[[], bool]) -> None:
             await asyncio.sleep(0.05)
 
 
-def damage(data_dir: Path) -> None:
-    """Flip a bit in the middle of what is written of the log."""
-    path = max((data_dir / "wal").iterdir())
+def damage(data_dir: Path, log: str = "wal", at: int = 0) -> None:
+    """Flip a bit of a log, in the middle of what is written if it is not said where."""
+    path = max((data_dir / log).iterdir())
     content = bytearray(path.read_bytes())
     written = len(content.rstrip(b"\0"))
-    content[written // 2] ^= 4
+    content[at or written // 2] ^= 4
     path.write_bytes(content)
 
 
@@ -235,6 +235,43 @@ def test_a_single_node_asks_before_it_loses_anything(
             async with asyncio.timeout(60):
                 while len(await registry.get("orders")) != 20:
                     await asyncio.sleep(0.05)
+
+    play(program)
+
+
+@pytest.mark.timeout(240)
+def test_a_candidate_that_forgot_its_votes_is_one_again_after_it_was_removed(
+    three: Cluster,
+) -> None:
+    """Until then it serves its shards and does not vote, however often it starts."""
+
+    async def program() -> None:
+        load = Load()
+        async with three.connect() as registry:
+            await until_status(registry, is_whole(3))
+            async with load.on(registry):
+                victim = three.nodes[2]
+                victim.kill(signal.SIGKILL)
+                damage(victim.data_dir, "metadata", at=200)
+                victim.start()
+                assert victim.ended() == 1
+                said = await commanded("fsck", "-d", victim.data_dir, "--repair")
+                assert "no candidate until it was removed" in said
+                for _ in range(2):
+                    victim.start()
+                    await until_status(registry, is_whole(3))
+                    assert (victim.data_dir / "damaged.json").exists()
+                    victim.kill(signal.SIGKILL)
+                victim.start()
+                await until_status(registry, is_whole(3))
+                status = await registry.cluster_status()
+                if status.controller_id == 2:
+                    raise AssertionError("it leads without its votes")
+                await registry.cluster_candidates(remove=2)
+                await until(lambda: not (victim.data_dir / "damaged.json").exists())
+                await registry.cluster_candidates(add=2)
+                await until_status(registry, lambda status: sorted(status.candidates) == [1, 2, 3])
+                await load.more(50)
 
     play(program)
 
