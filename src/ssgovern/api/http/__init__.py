@@ -1,0 +1,1 @@
+"""HTTP: health, metrics and the open API, for people, scripts and monitoring."""

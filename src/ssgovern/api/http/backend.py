@@ -1,0 +1,32 @@
+"""What HTTP needs of its node. Knows no HTTP.
+
+Invariant: nothing here waits and nothing changes anything; every answer holds for this turn of
+the loop.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from ssgovern.service.registry import RegistryService
+from ssgovern.wire.pb import native_pb2
+
+
+class Backend(Protocol):
+    """A node, as its HTTP port sees it. It is there before the node serves."""
+
+    @property
+    def registry(self) -> RegistryService:
+        """The registry. Raises UnavailableError before there is one, ShuttingDownError after."""
+
+    def not_ready(self) -> str:
+        """Return why this node is not to be sent clients; empty if it is."""
+
+    def status(self) -> native_pb2.StatusResponse:
+        """Describe the node. Raises as `registry`."""
+
+    def cluster_status(self, *, shards: bool) -> native_pb2.ClusterStatusResponse:
+        """Describe the cluster as this node knows it. Raises as `registry`."""
+
+    def metrics(self, accept: str) -> tuple[bytes, str]:
+        """Return the metrics and their media type, in the format the client likes best."""

@@ -1,0 +1,216 @@
+"""What the open API answers, as types: its documents and their description come from them.
+
+Names are those of the command line's `--json`. Knows no requests and no state. A field is added
+freely and never renamed: programs of others read these.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from ssgovern import limits
+
+StatusName = Literal["up", "starting", "stopping", "down"]
+RetryName = Literal["never", "same_node", "after_refresh"]
+
+
+class Body(BaseModel):
+    """Anything that is sent."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Problem(Body):
+    """What went wrong (RFC 9457)."""
+
+    type: str = Field(description="name of the kind of problem, a URI that is not to be fetched")
+    title: str
+    status: int = Field(description="the HTTP status")
+    detail: str = Field(description="for people")
+    code: int = Field(description="stable number of the kind of problem")
+    retry: str = Field(description="what helps: never, same_node or after_refresh")
+    fields: dict[str, str] = Field(description="for programs: what the detail says in words")
+
+
+class Health(Body):
+    """Whether a node lives, or is ready."""
+
+    status: Literal["ok", "not ready"]
+    detail: str = Field(description="why it is not ready; empty if it is")
+
+
+class ServiceSummary(Body):
+    """A service in a list."""
+
+    group: str
+    service: str
+    instances: int
+    available: int = Field(description="instances that take traffic")
+    revision: int = Field(description="of its last change, in its shard")
+
+
+class ServicePage(Body):
+    """Some of the services of a namespace, in the order of their names."""
+
+    namespace: str
+    services: list[ServiceSummary]
+    next_page_token: str | None = Field(description="for the next page; null: this was the last")
+    complete: bool = Field(description="false: of the shards that this node holds only")
+
+
+class Instance(Body):
+    """One running copy of a service."""
+
+    id: str
+    host: str
+    port: int
+    weight: float
+    status: StatusName = Field(description="what the instance says of itself")
+    healthy: bool = Field(description="what is measured")
+    enabled: bool = Field(description="what an operator decided")
+    available: bool = Field(description="whether it takes traffic: all of these, and a weight")
+    ephemeral: bool
+    zone: str
+    version: str
+    metadata: dict[str, str]
+    revision: int = Field(description="of its last change, in its shard")
+    registered_at_ms: int
+
+
+class InstancePage(Body):
+    """Some of the instances of a service, all of one revision."""
+
+    namespace: str
+    group: str
+    service: str
+    epoch: int
+    revision: int = Field(description="of the service's last change, in its shard; 0: none known")
+    total: int = Field(description="instances there are")
+    instances: list[Instance]
+    next_page_token: str | None = Field(description="for the next page; null: this was the last")
+
+
+class Cluster(Body):
+    """The cluster, as the node that answers knows it."""
+
+    cluster_id: str
+    node_id: int = Field(description="the node that answers")
+    controller_id: int = Field(description="0: none is known, or the node stands alone")
+    controller_heard: bool = Field(description="the answering node heard from it within its lease")
+    term: int
+    map_version: int
+    metadata_index: int
+    candidates: list[int]
+    copies: int
+    min_in_sync: int
+    nodes: int
+    nodes_live: int
+    shards: int
+    shards_unavailable: int
+    shards_below_copies: int
+    moves: int
+
+
+class ClusterNode(Body):
+    """A node of the cluster."""
+
+    id: int
+    name: str
+    address: str = Field(description="of its native port; empty: the node that answers, by itself")
+    zone: str
+    live: bool
+    leaving: bool
+    lost: bool
+    candidate: bool
+    primaries: int
+    holds: int
+    in_sync: int
+
+
+class ClusterNodes(Body):
+    """All nodes, in the order of their ids."""
+
+    map_version: int
+    nodes: list[ClusterNode]
+
+
+class Shard(Body):
+    """Who has one shard."""
+
+    shard: int
+    epoch: int
+    primary: int = Field(description="0: none at present")
+    holders: list[int]
+    in_sync: list[int]
+    incoming: int = Field(description="node that it is being copied to; 0: none")
+    outgoing: int = Field(description="node that is to drop it; 0: none")
+    successor: int = Field(description="who it is being handed over to; 0: nobody")
+
+
+class Shards(Body):
+    """The shard map."""
+
+    map_version: int
+    shards: list[Shard]
+
+
+class NodeStatus(Body):
+    """One node by itself."""
+
+    node_id: int
+    node_name: str
+    cluster_id: str
+    version: str
+    uptime_ms: int
+    services: int
+    instances: int
+    sessions: int
+    sessions_protected: int
+    connections: int
+    subscriptions: int
+    entries_committed: int
+    wal_bytes: int
+    wal_segments: int
+    wal_batches: int
+    wal_sync_us: int = Field(description="of the last batch, microseconds")
+    writes_refused: str = Field(description="why; empty: they are taken")
+    map_version: int
+    loop_stall_ms_max: int
+    pushes: int
+    expirations: int
+    resident_bytes: int
+    durability: str
+    ready: bool
+    not_ready: str = Field(description="why it is not; empty if it is")
+
+
+# --- what is asked ------------------------------------------------------------------------
+
+
+class Query(BaseModel):
+    """Parameters behind the question mark. This one: none."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class PageQuery(Query):
+    """Which page."""
+
+    page_size: int = Field(
+        default=limits.HTTP_PAGE_DEFAULT, ge=1, le=limits.HTTP_PAGE_MAX, description="at most"
+    )
+    page_token: str = Field(
+        default="", max_length=4 * limits.NAME_BYTES_MAX, description="from the page before"
+    )
+
+
+class ServicesQuery(PageQuery):
+    """Which services."""
+
+    prefix: str = Field(default="", description="of the service's name")
+    group: str = Field(default="", description="empty: of all groups")
+    scope: Literal["cluster", "node"] = Field(
+        default="cluster", description="node: only what the answering node holds"
+    )
