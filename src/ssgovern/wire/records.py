@@ -6,8 +6,10 @@ request by the primary and from the log by everyone else; all others are protobu
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from ssgovern.model import ServiceKey, SessionId
-from ssgovern.wire.codec import encode
+from ssgovern.wire.codec import encode, key_from_wire
 from ssgovern.wire.handmade import registered_record
 from ssgovern.wire.pb import log_pb2, model_pb2, raw_pb2
 
@@ -71,15 +73,21 @@ def registered_of(record: log_pb2.Record) -> Registered:
 
 
 def _registered_of(raw: raw_pb2.RawRecord) -> Registered:
-    key = raw.registered.service
-    instance = raw.registered.instance
-    message = model_pb2.Instance.FromString(instance)
+    registered = raw.registered
+    instance = registered.instance
+    said = raw_pb2.RawInstance.FromString(instance)
     return Registered(
-        ServiceKey(key.namespace, key.group, key.service),
-        message.id,
+        _key_of(registered.service),
+        said.id,
         instance,
-        SessionId(raw.registered.session_id),
+        SessionId(registered.session_id),
         raw.time_ms,
-        persistent=message.persistent,
-        in_traffic=message.status == model_pb2.STATUS_UP and message.weight > 0.0,
+        persistent=said.persistent,
+        in_traffic=said.status == model_pb2.STATUS_UP and said.weight > 0.0,
     )
+
+
+@lru_cache(maxsize=16384)
+def _key_of(service: bytes) -> ServiceKey:
+    # Also one key for all entries of a service, instead of as many equal ones.
+    return key_from_wire(model_pb2.ServiceKey.FromString(service))

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from ssgovern.wire.pb import model_pb2 as ssgovern_dot_v1_dot_model__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15ssgovern/v1/raw.proto\x12\x0bssgovern.v1\x1a\x17ssgovern/v1/model.proto\"D\n\x0eRawGetResponse\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\x10\n\x08revision\x18\x02 \x01(\x04\x12\x11\n\tinstances\x18\x03 \x03(\x0c\"k\n\x0bRawSnapshot\x12(\n\x07service\x18\x01 \x01(\x0b\x32\x17.ssgovern.v1.ServiceKey\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x10\n\x08revision\x18\x03 \x01(\x04\x12\x11\n\tinstances\x18\x04 \x03(\x0c\"\x87\x01\n\x08RawDelta\x12(\n\x07service\x18\x01 \x01(\x0b\x32\x17.ssgovern.v1.ServiceKey\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\r\n\x05since\x18\x03 \x01(\x04\x12\x10\n\x08revision\x18\x04 \x01(\x04\x12\x10\n\x08upserted\x18\x05 \x03(\x0c\x12\x0f\n\x07removed\x18\x06 \x03(\t\"T\n\tRawRecord\x12\x0f\n\x07time_ms\x18\x01 \x01(\x03\x12\x36\n\nregistered\x18\x02 \x01(\x0b\x32\".ssgovern.v1.RawInstanceRegistered\"g\n\x15RawInstanceRegistered\x12(\n\x07service\x18\x01 \x01(\x0b\x32\x17.ssgovern.v1.ServiceKey\x12\x10\n\x08instance\x18\x02 \x01(\x0c\x12\x12\n\nsession_id\x18\x03 \x01(\x0c\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15ssgovern/v1/raw.proto\x12\x0bssgovern.v1\x1a\x17ssgovern/v1/model.proto\"D\n\x0eRawGetResponse\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\x10\n\x08revision\x18\x02 \x01(\x04\x12\x11\n\tinstances\x18\x03 \x03(\x0c\"k\n\x0bRawSnapshot\x12(\n\x07service\x18\x01 \x01(\x0b\x32\x17.ssgovern.v1.ServiceKey\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x10\n\x08revision\x18\x03 \x01(\x04\x12\x11\n\tinstances\x18\x04 \x03(\x0c\"\x87\x01\n\x08RawDelta\x12(\n\x07service\x18\x01 \x01(\x0b\x32\x17.ssgovern.v1.ServiceKey\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\r\n\x05since\x18\x03 \x01(\x04\x12\x10\n\x08revision\x18\x04 \x01(\x04\x12\x10\n\x08upserted\x18\x05 \x03(\x0c\x12\x0f\n\x07removed\x18\x06 \x03(\t\"T\n\tRawRecord\x12\x0f\n\x07time_ms\x18\x01 \x01(\x03\x12\x36\n\nregistered\x18\x02 \x01(\x0b\x32\".ssgovern.v1.RawInstanceRegistered\"N\n\x15RawInstanceRegistered\x12\x0f\n\x07service\x18\x01 \x01(\x0c\x12\x10\n\x08instance\x18\x02 \x01(\x0c\x12\x12\n\nsession_id\x18\x03 \x01(\x0c\"b\n\x0bRawInstance\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0e\n\x06weight\x18\x04 \x01(\x01\x12#\n\x06status\x18\x05 \x01(\x0e\x32\x13.ssgovern.v1.Status\x12\x12\n\npersistent\x18\t \x01(\x08\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -41,5 +41,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RAWRECORD']._serialized_start=380
   _globals['_RAWRECORD']._serialized_end=464
   _globals['_RAWINSTANCEREGISTERED']._serialized_start=466
-  _globals['_RAWINSTANCEREGISTERED']._serialized_end=569
+  _globals['_RAWINSTANCEREGISTERED']._serialized_end=544
+  _globals['_RAWINSTANCE']._serialized_start=546
+  _globals['_RAWINSTANCE']._serialized_end=644
 # @@protoc_insertion_point(module_scope)

@@ -58,7 +58,19 @@ class RawInstanceRegistered(_message.Message):
     SERVICE_FIELD_NUMBER: _ClassVar[int]
     INSTANCE_FIELD_NUMBER: _ClassVar[int]
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
-    service: _model_pb2.ServiceKey
+    service: bytes
     instance: bytes
     session_id: bytes
-    def __init__(self, service: _Optional[_Union[_model_pb2.ServiceKey, _Mapping]] = ..., instance: _Optional[bytes] = ..., session_id: _Optional[bytes] = ...) -> None: ...
+    def __init__(self, service: _Optional[bytes] = ..., instance: _Optional[bytes] = ..., session_id: _Optional[bytes] = ...) -> None: ...
+
+class RawInstance(_message.Message):
+    __slots__ = ("id", "weight", "status", "persistent")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    WEIGHT_FIELD_NUMBER: _ClassVar[int]
+    STATUS_FIELD_NUMBER: _ClassVar[int]
+    PERSISTENT_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    weight: float
+    status: _model_pb2.Status
+    persistent: bool
+    def __init__(self, id: _Optional[str] = ..., weight: _Optional[float] = ..., status: _Optional[_Union[_model_pb2.Status, str]] = ..., persistent: _Optional[bool] = ...) -> None: ...
