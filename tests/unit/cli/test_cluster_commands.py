@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
-from fake_cluster import FakeCluster
+from cluster_that_answers import FakeCluster
 
 from ssgovern.cli.app import app
 from ssgovern.cli.cluster_join import id_in, toml_of, write_new
