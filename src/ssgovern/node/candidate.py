@@ -48,6 +48,8 @@ class Candidate:
         self._me = me
         self._links = links
         self._on_role = on_role
+        self._led_term = 0
+        self.elections_won = 0
         self.raft = RaftDriver(
             raft,
             storage,
@@ -162,6 +164,9 @@ class Candidate:
         return self._links.send(node, MessageType.RAFT, body)
 
     def _role_changed(self) -> None:
+        if self.leader == self._me.node_id and self.raft.term > self._led_term:
+            self._led_term = self.raft.term
+            self.elections_won += 1
         self.controller.wake()
         self._on_role()
 

@@ -57,6 +57,11 @@ class LogDriver(WalDriver):
         self._uncommitted = 0
         self._uncommitted_bytes = 0
 
+    @property
+    def uncommitted(self) -> tuple[int, int]:
+        """Entries that wait to be committed, and their bytes."""
+        return self._uncommitted, self._uncommitted_bytes
+
     # --- Proposer --------------------------------------------------------------------------
 
     def check_room(self, entries: int, size_bytes: int) -> None:

@@ -11,8 +11,11 @@ from itertools import islice
 
 from ssgovern import limits
 from ssgovern.api.native.server import NativeServer
+from ssgovern.node.histogram import Histogram
 from ssgovern.registry.state import Change
 from ssgovern.service.push import PushService
+
+_DELAYS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 
 
 class PushDriver:
@@ -20,6 +23,9 @@ class PushDriver:
 
     def __init__(self, push: PushService) -> None:
         self._push = push
+        self._loop = asyncio.get_running_loop()
+        self.delays = Histogram(_DELAYS_S)
+        """From a commit to the sockets of those who were up to date. Others catch up later."""
         self._wake = asyncio.Event()
 
     def wake(self) -> None:
@@ -28,7 +34,7 @@ class PushDriver:
 
     def offer(self, changes: list[Change]) -> None:
         """Take committed changes."""
-        if self._push.offer(changes):
+        if self._push.offer(changes, self._loop.time()):
             self._wake.set()
 
     async def run(self, server: NativeServer) -> None:
@@ -48,8 +54,10 @@ class PushDriver:
         for start in range(0, len(audience), limits.FAN_OUT_SLICE):
             if start:
                 await asyncio.sleep(0)
-            for subscriber in audience[start : start + limits.FAN_OUT_SLICE]:
+            told = audience[start : start + limits.FAN_OUT_SLICE]
+            for subscriber in told:
                 tell(subscriber, change, frames)
+            self.delays.observe(self._loop.time() - change.offered_s, len(told))
         return True
 
     async def _catch_up(self, server: NativeServer) -> bool:

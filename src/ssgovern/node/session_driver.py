@@ -15,6 +15,8 @@ from ssgovern.wire.pb import log_pb2
 
 log = logging.getLogger("ssgovern.sessions")
 
+_USUAL_LATENESS_S = 0.002
+
 
 class SessionDriver:
     """Ticks the session table; waiter of the ends it proposes."""
@@ -26,6 +28,8 @@ class SessionDriver:
         self._protecting = False
         self.stall_ms_max = 0.0
         """Longest time by which a tick came late."""
+        self.stalled_s = 0.0
+        """All of it together, short of what any timer is late by."""
 
     async def run(self, server: NativeServer) -> None:
         """Tick, for ever."""
@@ -35,6 +39,7 @@ class SessionDriver:
             await asyncio.sleep(self._tick_s)
             now = self._loop.time()
             self.stall_ms_max = max(self.stall_ms_max, (now - due) * 1000.0)
+            self.stalled_s += max(0.0, now - due - _USUAL_LATENESS_S)
             self._expire(now * 1000.0)
             self._registry.retry_ends()
             ticks += 1

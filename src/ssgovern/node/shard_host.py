@@ -342,9 +342,8 @@ class ShardHost:
             self._become_replica(hosted)
             self._drain(hosted)
         else:
-            self._replicas.do(
-                self._group, hosted, hosted.replica.on_assigned(self._assigned(shard, row))
-            )
+            effects = hosted.replica.on_assigned(self._assigned(shard, row))
+            self._replicas.do(self._group, hosted, effects)
 
     def _maybe_settle(self, hosted: HostedShard) -> None:
         """Take what is here for the shard, once it shows all that was committed before its epoch.
@@ -583,6 +582,10 @@ class ShardHost:
         """Return how many entries of this node's primaries wait for somebody's disk."""
         return sum(primary.tail - primary.committed for primary in self.primaries.values())
 
+    def snapshots(self) -> tuple[int, int]:
+        """Return how many shards were sent whole, and how many were taken so."""
+        return self._primary_driver.snapshots_sent, self._replicas.installed
+
     def validate(self) -> None:
         """Assert every invariant of every core. For the simulator and tests."""
         for hosted in self.hosted:
@@ -593,6 +596,5 @@ class ShardHost:
                 hosted.primary.validate()
             if hosted.replica is not None:
                 hosted.replica.validate()
-                assert hosted.replica.committed >= self._states[hosted.shard].position.revision, (
-                    hosted
-                )
+                applied = self._states[hosted.shard].position.revision
+                assert hosted.replica.committed >= applied, hosted

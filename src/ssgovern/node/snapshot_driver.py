@@ -54,6 +54,7 @@ class SnapshotDriver:
         self._left_bytes = 0
         """Log that the last snapshots could not make superfluous: its newest segment."""
         self._turn = asyncio.Lock()
+        self.taken = 0
 
     async def run(self) -> None:
         """Take snapshots when it is time, for ever."""
@@ -96,6 +97,7 @@ class SnapshotDriver:
                 )
                 self._snapshotted[state.shard] = captured.position
                 taken += 1
+                self.taken += 1
                 await asyncio.sleep(0)
             freed_bytes = await self._log.release(self._covered())
             self._left_bytes, _ = self._log.wal_size

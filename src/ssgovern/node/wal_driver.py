@@ -12,12 +12,14 @@ from collections.abc import Callable, Mapping, Sequence
 
 from ssgovern.errors import DiskFullError
 from ssgovern.model import LogPosition
+from ssgovern.node.histogram import Histogram
 from ssgovern.storage.format import LogEntry
 from ssgovern.storage.wal import Wal
 
 log = logging.getLogger("ssgovern.log")
 
 _MARK_AFTER_S = 1.0
+_WRITES_S = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 2.5)
 
 
 class WalDriver:
@@ -49,6 +51,8 @@ class WalDriver:
         self.entries = 0
         self.batches = 0
         self.last_write_s = 0.0
+        self.write_times = Histogram(_WRITES_S)
+        """Of a batch, with its sync if it has one."""
 
     @property
     def wal_size(self) -> tuple[int, int]:
@@ -74,6 +78,7 @@ class WalDriver:
         self._failpoint("log.after_write")
         now = self._loop.time()
         self.last_write_s = now - started
+        self.write_times.observe(self.last_write_s)
         if self._sync_interval_s is None:
             self._unmarked_since = now
         else:

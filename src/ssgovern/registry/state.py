@@ -90,7 +90,7 @@ class Change:
     was empty before, so that `upserted` is all there is.
     """
 
-    __slots__ = ("removed", "revision", "service", "since", "upserted", "whole")
+    __slots__ = ("offered_s", "removed", "revision", "service", "since", "upserted", "whole")
 
     def __init__(self, service: Service, since: int, revision: int, *, whole: bool) -> None:
         self.service = service
@@ -99,6 +99,8 @@ class Change:
         self.upserted: dict[str, bytes] = {}
         self.removed: dict[str, None] = {}
         self.whole = whole
+        self.offered_s = 0.0
+        """When its first part was ready to be told, by the clock of who tells it."""
 
     def note(self, revision: int, instance_id: str, encoded: bytes | None) -> None:
         """Take in one more change; the last of an instance counts."""

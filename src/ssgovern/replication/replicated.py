@@ -488,6 +488,10 @@ class ReplicatedPrimary(PrimaryLog):
         """Tell whether a replica has all that any primary can have committed."""
         return progress.confirmed and progress.matched >= max(self.committed, self.epoch_start)
 
+    def lags(self) -> list[tuple[NodeId, int]]:
+        """Return how many entries each replica is not known to hold."""
+        return [(node, self.tail - progress.matched) for node, progress in self._progress.items()]
+
     def validate(self) -> None:
         """Assert every invariant. For tests and the simulator."""
         assert self.committed <= self.tail, self

@@ -78,8 +78,10 @@ class PushService:
 
     # --- changes ---------------------------------------------------------------------------
 
-    def offer(self, changes: Iterable[Change]) -> bool:
+    def offer(self, changes: Iterable[Change], now_s: float = 0.0) -> bool:
         """Take in committed changes; return whether anybody is to be told.
+
+        `now_s` stays with a change, for who measures how long telling it takes.
 
         Changes of one service that wait here become one, so that what waits is bounded by the
         number of services, however fast they change.
@@ -94,6 +96,7 @@ class PushService:
                 continue
             waiting = self._pending.get(change.service)
             if waiting is None:
+                change.offered_s = now_s
                 self._pending[change.service] = change
             else:
                 waiting.merge(change)
@@ -136,6 +139,11 @@ class PushService:
             removed=change.removed,
         ).SerializeToString()
         return encode_message(Kind.PUSH, MessageType.DELTA, 0, body)
+
+    @property
+    def waiting(self) -> int:
+        """Services whose change nobody was told of yet."""
+        return len(self._pending)
 
     # --- subscribers -----------------------------------------------------------------------
 

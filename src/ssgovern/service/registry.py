@@ -85,6 +85,8 @@ class RegistryService:
         self.sessions = sessions
         self.directory = Directory()
         self.directory.fill(key for state in states for key in _with_instances(state))
+        # What was taken since the start, whatever became of it.
+        self.registrations = self.deregistrations = self.updates = 0
         self.expirations = 0
 
     # --- writes ----------------------------------------------------------------------------
@@ -128,6 +130,7 @@ class RegistryService:
                 self._end_first(session.id, shard)
             self.sessions.claim(session, 1 << shard)
             proposals.append(proposer.propose(shard, record, waiter))
+        self.registrations += len(proposals)
         return proposals
 
     def deregister(
@@ -150,6 +153,7 @@ class RegistryService:
             ),
         )
         self._proposer.propose(shard, record, waiter)
+        self.deregistrations += 1
 
     def update(self, session: Session, request: native_pb2.UpdateRequest, waiter: Waiter) -> None:
         """Propose to change fields of an instance."""
@@ -171,6 +175,7 @@ class RegistryService:
             ),
         )
         self._proposer.propose(shard, record, waiter)
+        self.updates += 1
 
     # --- sessions --------------------------------------------------------------------------
 

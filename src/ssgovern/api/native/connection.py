@@ -100,6 +100,8 @@ class Host(Protocol):
     stopping: bool
     heartbeat_body: bytes
     """An encoded HeartbeatResponse."""
+    heartbeats: int
+    """How many were heard."""
 
     def now_ms(self) -> float:
         """Monotonic time, milliseconds."""
@@ -232,6 +234,7 @@ class NativeConnection(FrameConnection):
             host = self._host
             host.registry.sessions.hear(session, host.now_ms())
             if type_ == _HEARTBEAT:
+                host.heartbeats += 1
                 self.reply(_HEARTBEAT, request_id, host.heartbeat_body)
             else:
                 handler = _HANDLERS.get(type_)

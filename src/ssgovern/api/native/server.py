@@ -86,6 +86,7 @@ class NativeServer:
         self._strangers: dict[NativeConnection, float] = {}
         self._congested: dict[NativeConnection, tuple[float, int]] = {}
         self._with_output: list[NativeConnection] = []
+        self.heartbeats = 0
         self.lacking: dict[NativeConnection, None] = {}
         """Connections that lack pushes they could take; emptied by the push driver."""
 
