@@ -21,7 +21,8 @@ FIRST_FOUND = {
 def _find(name: str) -> int | None:
     """Return the first seed that finds it; those before the one that last did cost too much."""
     first, _ = FIRST_FOUND[name]
-    for seed in [first, *range(CLUSTER_MUTANTS[name].seeds)]:
+    seeds: list[int] = [first, *range(CLUSTER_MUTANTS[name].seeds)]
+    for seed in seeds:
         if not simulate_cluster(seed, mutant=CLUSTER_MUTANTS[name]).is_clean:
             return seed
     return None
