@@ -90,8 +90,13 @@ class ReplicaDriver:
         if hosted.installing:
             hosted.held += effects
             return
-        hosted.installing = any(isinstance(effect, Install) for effect in effects)
-        if not hosted.writes and not any(isinstance(effect, Persist) for effect in effects):
+        waits = hosted.writes > 0
+        for effect in effects:
+            if isinstance(effect, Persist):
+                waits = True
+            elif isinstance(effect, Install):
+                hosted.installing = True
+        if not waits:
             self._carry_out(group, hosted, effects)
             return
         replica = hosted.replica

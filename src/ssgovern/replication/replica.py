@@ -122,26 +122,22 @@ class ReplicaLog:
         # before we answer anything, even if we refuse this very batch.
         effects = self._adopt(event.epoch)
 
-        prev, entries = event.prev, event.entries
-        held = prev.revision + len(entries)
-        floor = self._floor()
-        if prev.revision < floor.revision:
-            # What is committed here is neither compared entry by entry nor cut: the batch
-            # has to agree with us at the floor.
-            skipped = floor.revision - prev.revision
-            if skipped > len(entries) or entries[skipped - 1].epoch != floor.epoch:
-                return [*effects, self._mismatch(event, floor, floor)]
-            prev, entries = floor, entries[skipped:]
-        elif self.log.position_at(prev.revision) != prev:
-            # Equal revisions would not be enough: two primaries may have given the same
-            # revision to different entries. The epoch in `prev` tells them apart.
-            return [*effects, self._mismatch(event, self._hint(prev), floor)]
-
-        conflict = self._first_unknown(entries)
-        effects += self._take(entries[conflict:])
+        entries = event.entries
+        held = event.prev.revision + len(entries)
+        # Nearly always a batch follows on all there is, and then there is nothing to compare.
+        if not self.log.ends_at(event.prev):
+            unknown = self._unknown(event)
+            if isinstance(unknown, Send):
+                return [*effects, unknown]
+            entries = unknown
+        if entries:
+            effects.append(self._take(entries))
         effects.append(self._appended(event.source, held))
         # Bounded by what agrees with this primary: what lies beyond may be another's.
-        return effects + self._commit(min(event.committed, held))
+        committed = min(event.committed, held)
+        if committed > self.committed:
+            effects.append(self._commit(committed))
+        return effects
 
     def on_snapshot(self, event: InstallSnapshot) -> list[Effect]:
         """A snapshot has come. It replaces the log unless that holds its position already."""
@@ -154,7 +150,9 @@ class ReplicaLog:
             if self.log.position_at(position.revision) == position:
                 # Held, perhaps with more behind it, which stays.
                 effects.append(self._appended(event.source, position.revision))
-                return effects + self._commit(position.revision)
+                if position.revision > self.committed:
+                    effects.append(self._commit(position.revision))
+                return effects
             if position.revision <= floor.revision:
                 # Late: the commit position is beyond it.
                 return effects
@@ -205,6 +203,23 @@ class ReplicaLog:
         limit = LogPosition(prev.epoch, min(prev.revision - 1, log.tail_revision))
         return log.last_up_to(limit) or log.base
 
+    def _unknown(self, event: AppendEntries) -> Sequence[LogItem] | Send:
+        """Return the entries that this log does not have, or the answer if it lacks `prev`."""
+        prev, entries = event.prev, event.entries
+        floor = self._floor()
+        if prev.revision < floor.revision:
+            # What is committed here is neither compared entry by entry nor cut: the batch
+            # has to agree with us at the floor.
+            skipped = floor.revision - prev.revision
+            if skipped > len(entries) or entries[skipped - 1].epoch != floor.epoch:
+                return self._mismatch(event, floor, floor)
+            entries = entries[skipped:]
+        elif self.log.position_at(prev.revision) != prev:
+            # Equal revisions would not be enough: two primaries may have given the same
+            # revision to different entries. The epoch in `prev` tells them apart.
+            return self._mismatch(event, self._hint(prev), floor)
+        return entries[self._first_unknown(entries) :]
+
     def _first_unknown(self, entries: Sequence[LogItem]) -> int:
         """Return the index of the first entry that this log does not have."""
         log = self.log
@@ -214,10 +229,8 @@ class ReplicaLog:
                 return index
         return len(entries)
 
-    def _take(self, entries: Sequence[LogItem]) -> list[Effect]:
+    def _take(self, entries: Sequence[LogItem]) -> Persist:
         """Append entries that follow on what agrees; cut what they contradict."""
-        if not entries:
-            return []
         log = self.log
         keep = entries[0].revision - 1
         cut = keep < log.tail_revision
@@ -227,16 +240,13 @@ class ReplicaLog:
             self._synced = min(self._synced, keep)
             for write in self._pending:
                 write.end = min(write.end, keep)
-        for entry in entries:
-            log.append(entry)
-        return [self._persist(0, keep if cut else None, entries)]
+        log.extend(entries)
+        return self._persist(0, keep if cut else None, entries)
 
-    def _commit(self, revision: int) -> list[Effect]:
-        if revision <= self.committed:
-            return []
+    def _commit(self, revision: int) -> Apply:
         entries = self.log.between(self.committed, revision)
         self.committed = revision
-        return [Apply(self.shard, entries)]
+        return Apply(self.shard, entries)
 
     def _refuse(self, source: NodeId, epoch: int) -> list[Effect]:
         self._story.append(f"refused epoch {epoch} of node {source}: obeys {self.epoch}")

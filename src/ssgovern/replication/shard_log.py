@@ -44,6 +44,13 @@ class ShardLog:
     def tail_revision(self) -> int:
         return self.base.revision + len(self._entries)
 
+    def ends_at(self, position: LogPosition) -> bool:
+        """Tell whether this is the position of the last entry."""
+        if not self._entries:
+            return position == self.base
+        last = self._entries[-1]
+        return last.revision == position.revision and last.epoch == position.epoch
+
     def position_at(self, revision: int) -> LogPosition | None:
         """Return the position of a revision, None if the log has it not or no longer."""
         index = revision - self.base.revision - 1
@@ -84,6 +91,9 @@ class ShardLog:
 
     def append(self, entry: LogItem) -> None:
         self._entries.append(entry)
+
+    def extend(self, entries: Sequence[LogItem]) -> None:
+        self._entries += entries
 
     def truncate(self, keep: int) -> None:
         """Forget what follows revision `keep`."""
