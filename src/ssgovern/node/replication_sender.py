@@ -16,7 +16,7 @@ from typing import Protocol
 from ssgovern import limits
 from ssgovern.errors import SsGovernError
 from ssgovern.model import NodeId, ShardId
-from ssgovern.replication.codec import encode_batch
+from ssgovern.replication.codec import EncodedAppends, encode_batch
 from ssgovern.replication.messages import AppendEntries, InstallSnapshot, Message
 from ssgovern.wire.frames import MessageType
 
@@ -60,18 +60,19 @@ class Outbox:
         if not self._waiting:
             return
         waiting, self._waiting = self._waiting, {}
+        encoded: EncodedAppends = {}
         for target, messages in waiting.items():
             first, size_bytes = 0, 0
             for index, message in enumerate(messages):
                 message_bytes = size_of(message)
                 if first < index and size_bytes + message_bytes > limits.REPLICATION_BATCH_BYTES:
-                    self._send(target, messages[first:index])
+                    self._send(target, messages[first:index], encoded)
                     first, size_bytes = index, 0
                 size_bytes += message_bytes
-            self._send(target, messages[first:] if first else messages)
+            self._send(target, messages[first:] if first else messages, encoded)
 
-    def _send(self, target: NodeId, messages: list[Message]) -> None:
-        body = encode_batch(self._session(), messages)
+    def _send(self, target: NodeId, messages: list[Message], encoded: EncodedAppends) -> None:
+        body = encode_batch(self._session(), messages, encoded)
         if not self._links.send(target, MessageType.REPLICATION, body):
             self.dropped += len(messages)
 

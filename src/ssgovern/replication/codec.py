@@ -37,7 +37,13 @@ _ENTRIES_MAX: Final = limits.BATCH_ENTRIES_MAX
 _BODY_BYTES_MAX: Final = limits.WAL_RECORD_BYTES_MAX
 
 
-def encode_batch(node_epoch: int, messages: Sequence[Message]) -> bytes:
+EncodedAppends = dict[ShardId, tuple[AppendEntries, bytes]]
+"""The newest append of each shard and its bytes, for batches to other nodes that hold it too."""
+
+
+def encode_batch(
+    node_epoch: int, messages: Sequence[Message], encoded: EncodedAppends | None = None
+) -> bytes:
     """Return a batch of messages to one node. `node_epoch`: which life of the sender it is.
 
     All but `InstallSnapshot`, which travels in pieces (`encode_snapshot_pieces`).
@@ -48,19 +54,13 @@ def encode_batch(node_epoch: int, messages: Sequence[Message]) -> bytes:
     rare = peer_pb2.ReplicationBatch()
     for message in messages:
         if type(message) is AppendEntries:
-            entries, epoch = message.entries, message.epoch
-            # Epochs never fall within a log: if the first is the newest, all are.
-            mixed = bool(entries) and entries[0].epoch != epoch
-            parts.append(
-                append_entries(
-                    message.shard,
-                    epoch,
-                    message.prev,
-                    message.committed,
-                    [entry.body for entry in entries],
-                    [entry.epoch for entry in entries] if mixed else (),
-                )
-            )
+            known = None if encoded is None else encoded.get(message.shard)
+            if known is not None and known[0] is message:
+                parts.append(known[1])
+                continue
+            parts.append(part := _append_to_wire(message))
+            if encoded is not None:
+                encoded[message.shard] = message, part
         elif type(message) is Appended:
             parts.append(appended(message.shard, message.epoch, message.held))
         elif type(message) is Mismatch:
@@ -121,6 +121,20 @@ def decode_batch(source: NodeId, body: bytes) -> list[Message]:
         shard, epoch = _checked(fenced.shard, fenced.epoch)
         messages.append(Fenced(shard, source, epoch))
     return messages
+
+
+def _append_to_wire(message: AppendEntries) -> bytes:
+    entries, epoch = message.entries, message.epoch
+    # Epochs never fall within a log: if the first is the newest, all are.
+    mixed = bool(entries) and entries[0].epoch != epoch
+    return append_entries(
+        message.shard,
+        epoch,
+        message.prev,
+        message.committed,
+        [entry.body for entry in entries],
+        [entry.epoch for entry in entries] if mixed else (),
+    )
 
 
 def _append_from_wire(source: NodeId, wire: peer_pb2.AppendEntries) -> AppendEntries:

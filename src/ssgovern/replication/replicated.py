@@ -390,7 +390,7 @@ class ReplicatedPrimary(PrimaryLog):
 
     def _send_to(self, progress: Progress, effects: list[Effect], *, news: bool = True) -> None:
         """Send what can be sent; with `news`, also if it is the commit position alone."""
-        settings, log = self._settings, self._log
+        settings = self._settings
         while progress.mode is not Mode.SNAPSHOT:
             streaming = progress.mode is Mode.STREAM
             if len(progress.in_flight) >= (settings.in_flight_max if streaming else 1):
@@ -398,19 +398,29 @@ class ReplicatedPrimary(PrimaryLog):
             after = progress.next_revision - 1
             if streaming and after >= self.tail and (not news or progress.told >= self.committed):
                 return
-            prev = log.position_at(after)
-            if prev is None:
+            append = self._append_after(after, effects)
+            if append is None:
                 effects.append(self._send_snapshot(progress, None))
                 return
-            entries = log.entries(after, settings.append_entries_max, settings.append_bytes_max)
-            progress.on_sent(after, len(entries), self.committed)
-            self._sent = max(self._sent, after + len(entries))
-            effects.append(
-                Send(
-                    progress.node,
-                    AppendEntries(self.shard, self.node, self.epoch, prev, entries, self.committed),
-                )
-            )
+            sent = len(append.entries)
+            progress.on_sent(after, sent, self.committed)
+            self._sent = max(self._sent, after + sent)
+            effects.append(Send(progress.node, append))
+
+    def _append_after(self, after: int, effects: Sequence[Effect]) -> AppendEntries | None:
+        """Return the append that follows a revision, None if the log has it no longer."""
+        before = effects[-1] if effects else None
+        if isinstance(before, Send):
+            # Replicas in step are sent the same, which then is encoded once.
+            same = before.message
+            if isinstance(same, AppendEntries) and same.prev.revision == after:
+                return same
+        log, settings = self._log, self._settings
+        prev = log.position_at(after)
+        if prev is None:
+            return None
+        entries = log.entries(after, settings.append_entries_max, settings.append_bytes_max)
+        return AppendEntries(self.shard, self.node, self.epoch, prev, entries, self.committed)
 
     def _send_snapshot(self, progress: Progress, replaces: LogPosition | None) -> Effect:
         progress.expect_snapshot(replaces)
