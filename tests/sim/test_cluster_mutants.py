@@ -11,6 +11,8 @@ from ssgovern.sim.cluster_mutants import CLUSTER_MUTANTS
 FIRST_FOUND = {
     "primary_alone_acknowledges": (0, "P5"),
     "no_full_ttl_after_promotion": (0, "S1"),
+    "client_ignores_changes": (0, "W2"),
+    "majority_acknowledges": (2, "P5"),
     "acknowledges_before_sync": (2, "C1"),
     "previous_epoch_not_compared": (2, "P5"),
     "promoted_forgets_tail": (2, "P5"),
