@@ -75,6 +75,7 @@ class ClusterNode(Node):
         on_progress: Callable[[Progress], None] | None = None,
         on_ready: Callable[[Ready], None] | None = None,
         resident_bytes: Callable[[], int] | None = None,
+        clock: Callable[[], float] | None = None,
     ) -> None:
         super().__init__(
             config,
@@ -82,6 +83,7 @@ class ClusterNode(Node):
             on_progress=on_progress,
             on_ready=on_ready,
             resident_bytes=resident_bytes,
+            clock=clock,
         )
         self._root: Disk
         self._me: PeerIdentity
@@ -537,6 +539,20 @@ class ClusterNode(Node):
                 "address: a copied data directory? Start the copy with another node.id and an "
                 "empty data directory"
             )
+
+    @property
+    def me(self) -> NodeId:
+        """This node."""
+        return self._identity.node_id
+
+    def not_ready(self) -> str:
+        if why_not := super().not_ready():
+            return why_not
+        if not (self._joined.is_set() and self.metadata.map_version):
+            return f"waiting for {self._missing()}"
+        if not self.member.session:
+            return f"no session in the cluster: {self.member.refusal or 'the controller is asked'}"
+        return "" if self.member.controller_heard else "cut off from the controller"
 
     # --- questions -------------------------------------------------------------------------
 

@@ -202,6 +202,12 @@ class Metadata:
                 update.rows.append(_map_row(shard, self.state.rows[shard]))
         return update
 
+    def shards_below_copies(self) -> int:
+        """Return how many shards have fewer in sync than the nodes that stay would allow."""
+        state = self.state
+        wanted = min(state.settings.copies, sum(node.stays for node in state.nodes.values()))
+        return sum(row.epoch > 0 and len(row.in_sync) < wanted for row in state.rows)
+
     def cluster_status(
         self,
         me: NodeId,
@@ -218,7 +224,6 @@ class Metadata:
         nodes = state.sorted_nodes()
         if candidates is None:
             candidates = [node.id for node in nodes if node.candidate]
-        wanted = min(state.settings.copies, sum(node.stays for node in nodes))
         status = native_pb2.ClusterStatusResponse(
             cluster_id=state.cluster_id,
             map_version=state.map_version,
@@ -229,9 +234,7 @@ class Metadata:
             min_in_sync=state.settings.min_in_sync,
             shards_total=len(state.rows),
             shards_unavailable=len(unavailable(state)),
-            shards_below_copies=sum(
-                row.epoch > 0 and len(row.in_sync) < wanted for row in state.rows
-            ),
+            shards_below_copies=self.shards_below_copies(),
             moves=sum(row.in_flight for row in state.rows),
             node_id=me,
             controller_heard=controller_heard,

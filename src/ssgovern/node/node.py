@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterable
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from ssgovern.api.native.peer import PeerAcceptor
 from ssgovern.api.native.server import ClusterCommand, ClusterStatus, NativeServer
@@ -42,6 +42,9 @@ from ssgovern.service.registry import Proposer, RegistryService
 from ssgovern.version import __version__
 from ssgovern.wire.pb import log_pb2, native_pb2
 
+if TYPE_CHECKING:
+    from ssgovern.api.http.server import HttpServer
+
 log = logging.getLogger("ssgovern.node")
 
 SESSION_TICK_MS = 250.0
@@ -60,6 +63,15 @@ class Ready(NamedTuple):
     recovery_s: float
 
 
+class Drivers(NamedTuple):
+    """The owners of a node's cores, for those who look inside."""
+
+    log: LogDriver
+    sessions: SessionDriver
+    push: PushDriver
+    snapshots: SnapshotDriver
+
+
 class Node:
     """One node. Make it, `run` it once, `stop` it from the same loop."""
 
@@ -71,12 +83,17 @@ class Node:
         on_progress: Callable[[Progress], None] | None = None,
         on_ready: Callable[[Ready], None] | None = None,
         resident_bytes: Callable[[], int] | None = None,
+        clock: Callable[[], float] | None = None,
     ) -> None:
+        """`clock` measures what the loop's own, which may stand still within a turn, cannot."""
+        self._clock = clock or asyncio.get_running_loop().time
         self._config = config
         self._runtime = runtime
         self._on_progress = on_progress or _ignore
         self._on_ready = on_ready or _ignore
-        self._resident_bytes = resident_bytes or (lambda: 0)
+        self.resident_bytes = resident_bytes or (lambda: 0)
+        self.listening = False
+        """Clients can connect: everything it is made of is there."""
         self._stop = asyncio.Event()
         self._failure: BaseException | None = None
         self._disks: list[Disk] = []
@@ -105,11 +122,22 @@ class Node:
         loop = asyncio.get_running_loop()
         self._started_s = loop.time()
         loop.set_exception_handler(self._on_loop_error)
+        http = await self._open_http()
         try:
             await self._live()
         finally:
+            if http is not None:
+                await http.stop()
             for disk in self._disks:
                 await disk.close()
+
+    async def _open_http(self) -> HttpServer | None:
+        if not self._config.http.port:
+            return None
+        # With libraries that nobody else needs, and that the simulator must not see.
+        from ssgovern.node.http import open_http
+
+        return await open_http(self, self._config.http, self._runtime)
 
     async def _live(self) -> None:
         recovered = await self._recover()
@@ -201,6 +229,7 @@ class Node:
         )
         self.push = PushService(self.registry)
         self._push_driver = PushDriver(self.push)
+        self._push_driver.clock = self._log_driver.clock = self._clock
         self._session_driver = SessionDriver(self.registry, SESSION_TICK_MS)
         self.server = NativeServer(
             self.registry,
@@ -288,12 +317,14 @@ class Node:
     async def _listen(self) -> tuple[str, int]:
         where = self._config.listen
         try:
-            return await self.server.listen(where.host, where.port)
+            address = await self.server.listen(where.host, where.port)
         except OSError as error:
             raise ConfigError(
                 f"cannot listen on {where.host}:{where.port}: {error.strerror or error}; "
                 "is another node running? name another address with --listen-host, --listen-port"
             ) from error
+        self.listening = True
+        return address
 
     async def _start_epochs(self) -> None:
         """Write the first entry of this life's epoch into every shard."""
@@ -348,6 +379,24 @@ class Node:
         )
         self._stop.set()
 
+    @property
+    def is_stopping(self) -> bool:
+        """Whether it was told to stop, or has to."""
+        return self._stop.is_set()
+
+    @property
+    def drivers(self) -> Drivers:
+        """The drivers of a node that listens."""
+        return Drivers(
+            self._log_driver, self._session_driver, self._push_driver, self._snapshot_driver
+        )
+
+    def not_ready(self) -> str:
+        """Return why clients are not to be sent to this node; empty if they are."""
+        if self.is_stopping:
+            return "stopping"
+        return "" if self.listening else "starting"
+
     # --- questions -------------------------------------------------------------------------
 
     def status(self) -> native_pb2.StatusResponse:
@@ -378,7 +427,7 @@ class Node:
             loop_stall_ms_max=int(self._session_driver.stall_ms_max),
             pushes=self.push.pushes,
             expirations=self.registry.expirations,
-            resident_bytes=self._resident_bytes(),
+            resident_bytes=self.resident_bytes(),
             durability=self._config.durability,
             data_dir=self._config.data_dir,
         )

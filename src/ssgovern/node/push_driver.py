@@ -7,6 +7,7 @@ from hearing heartbeats; subscribers that lack something are brought up to date 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from itertools import islice
 
 from ssgovern import limits
@@ -23,7 +24,7 @@ class PushDriver:
 
     def __init__(self, push: PushService) -> None:
         self._push = push
-        self._loop = asyncio.get_running_loop()
+        self.clock: Callable[[], float] = asyncio.get_running_loop().time
         self.delays = Histogram(_DELAYS_S)
         """From a commit to the sockets of those who were up to date. Others catch up later."""
         self._wake = asyncio.Event()
@@ -34,7 +35,7 @@ class PushDriver:
 
     def offer(self, changes: list[Change]) -> None:
         """Take committed changes."""
-        if self._push.offer(changes, self._loop.time()):
+        if self._push.offer(changes, self.clock()):
             self._wake.set()
 
     async def run(self, server: NativeServer) -> None:
@@ -57,7 +58,7 @@ class PushDriver:
             told = audience[start : start + limits.FAN_OUT_SLICE]
             for subscriber in told:
                 tell(subscriber, change, frames)
-            self.delays.observe(self._loop.time() - change.offered_s, len(told))
+            self.delays.observe(self.clock() - change.offered_s, len(told))
         return True
 
     async def _catch_up(self, server: NativeServer) -> bool:

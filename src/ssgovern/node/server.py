@@ -17,7 +17,7 @@ from ssgovern.node.cluster_node import ClusterNode
 from ssgovern.node.config import ServerConfig
 from ssgovern.node.node import Node, Ready
 from ssgovern.node.recovery import Progress
-from ssgovern.runtime.real import RealRuntime
+from ssgovern.runtime.real import RealRuntime, precise_s
 
 log = logging.getLogger("ssgovern.node")
 
@@ -59,6 +59,7 @@ async def _run_node(
         on_progress=on_progress,
         on_ready=ready,
         resident_bytes=resident_bytes,
+        clock=precise_s,
     )
     loop = asyncio.get_running_loop()
     signals = 0

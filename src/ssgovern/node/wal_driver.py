@@ -51,6 +51,7 @@ class WalDriver:
         self.entries = 0
         self.batches = 0
         self.last_write_s = 0.0
+        self.clock: Callable[[], float] = self._loop.time
         self.write_times = Histogram(_WRITES_S)
         """Of a batch, with its sync if it has one."""
 
@@ -71,13 +72,13 @@ class WalDriver:
 
     async def _append(self, entries: Sequence[LogEntry]) -> None:
         """Write one batch. Raises DiskFullError (as if never asked), StorageFailedError."""
-        started = self._loop.time()
+        started = self.clock()
         self._failpoint("log.before_write")
         async with self._wal_turn:
             await self._wal.append(entries, sync=self._sync_interval_s is None)
         self._failpoint("log.after_write")
         now = self._loop.time()
-        self.last_write_s = now - started
+        self.last_write_s = self.clock() - started
         self.write_times.observe(self.last_write_s)
         if self._sync_interval_s is None:
             self._unmarked_since = now

@@ -303,6 +303,11 @@ def parse_failpoints(specification: str) -> dict[str, _Failpoint]:
     return failpoints
 
 
+def precise_s() -> float:
+    """Return a clock for measuring: an event loop's own has milliseconds, and may stand still."""
+    return time.perf_counter()
+
+
 class RealRuntime:
     """What a process is given on a real machine.
 

@@ -1,0 +1,131 @@
+"""The HTTP port of a node, put together: what it reads, what it counts, where it listens.
+
+The only module of a node that needs the libraries of HTTP and metrics; it is imported when a
+configuration names a port for them, and never under the simulator. Invariant: the port is open
+before recovery begins and until everything else has ended, so that a supervisor always hears.
+"""
+
+from __future__ import annotations
+
+from ssgovern.api.http.front import Front
+from ssgovern.api.http.server import HttpServer
+from ssgovern.errors import ConfigError, ShuttingDownError, UnavailableError
+from ssgovern.node.cluster_node import ClusterNode
+from ssgovern.node.config import HttpConfig
+from ssgovern.node.metrics import (
+    Families,
+    Metrics,
+    NodeMetrics,
+    Part,
+    ProcessMetrics,
+    counter,
+    gauge,
+)
+from ssgovern.node.metrics_cluster import ClusterMetrics
+from ssgovern.node.node import Node
+from ssgovern.node.topology import is_loopback
+from ssgovern.runtime import Runtime
+from ssgovern.service.registry import RegistryService
+from ssgovern.wire.pb import native_pb2
+
+
+async def open_http(node: Node, config: HttpConfig, runtime: Runtime) -> HttpServer:
+    """Open the port. Raises ConfigError if the address cannot be had."""
+    backend = NodeBackend(node)
+    front = Front(backend, (config.host.lower(),) if is_loopback(config.host) else None)
+    server = HttpServer(front, runtime.wall_ms)
+    parts: list[Part] = [NodeMetrics(node), lambda: _of_http(front, server)]
+    if isinstance(node, ClusterNode):
+        parts.append(ClusterMetrics(node))
+    parts.append(ProcessMetrics(runtime.wall_ms() / 1000.0, node.resident_bytes))
+    backend.show(Metrics(*parts))
+    try:
+        await server.start(config.host, config.port)
+    except OSError as error:
+        raise ConfigError(
+            f"cannot listen on {config.host}:{config.port} for HTTP: {error.strerror or error}; "
+            "name another address with --http-host, --http-port, or --http-port 0 for none"
+        ) from error
+    return server
+
+
+def _of_http(front: Front, server: HttpServer) -> Families:
+    family = counter("http_requests", "Requests answered, by the class of their status", 0)
+    family.samples.clear()
+    for first, count in front.answers.items():
+        family.add_sample("ssgovern_http_requests_total", {"status": f"{first}xx"}, count)
+    yield family
+    yield gauge("http_connections", "HTTP connections", len(server))
+    yield counter("http_refused", "HTTP connections ended because of a limit", server.refused)
+
+
+class NodeBackend:
+    """A node, as HTTP sees it (`api.http.backend.Backend`)."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._metrics = Metrics()
+
+    def show(self, metrics: Metrics) -> None:
+        """Answer with these metrics."""
+        self._metrics = metrics
+
+    @property
+    def registry(self) -> RegistryService:
+        return self._serving().registry
+
+    def _serving(self) -> Node:
+        node = self._node
+        if node.is_stopping:
+            raise ShuttingDownError("this node is stopping")
+        if not node.listening:
+            raise UnavailableError("this node is starting")
+        return node
+
+    def not_ready(self) -> str:
+        return self._node.not_ready()
+
+    def status(self) -> native_pb2.StatusResponse:
+        return self._serving().status()
+
+    def cluster_status(self, *, shards: bool) -> native_pb2.ClusterStatusResponse:
+        node = self._serving()
+        if isinstance(node, ClusterNode):
+            return node.cluster_status(native_pb2.ClusterStatusRequest(shards=shards))
+        return _alone(node, shards=shards)
+
+    def metrics(self, accept: str) -> tuple[bytes, str]:
+        return self._metrics.render(accept)
+
+
+def _alone(node: Node, *, shards: bool) -> native_pb2.ClusterStatusResponse:
+    """Describe a node by itself as the cluster that it is."""
+    update = node.registry.placement.map_update(0)
+    rows = len(update.rows)
+    status = native_pb2.ClusterStatusResponse(
+        cluster_id=update.cluster_id,
+        map_version=update.version,
+        copies=1,
+        min_in_sync=1,
+        shards_total=rows,
+    )
+    for known in update.nodes:
+        status.node_id = known.node_id
+        status.node_id_next = known.node_id + 1
+        status.nodes.add(
+            node_id=known.node_id,
+            name=known.name,
+            live=True,
+            primaries=rows,
+            holds=rows,
+            in_sync=rows,
+        )
+    for row in update.rows if shards else ():
+        status.shards.add(
+            shard=row.shard,
+            epoch=row.epoch,
+            primary=row.primary,
+            holders=row.holders,
+            in_sync=row.in_sync,
+        )
+    return status
