@@ -368,3 +368,25 @@ def test_repr_shows_the_state(make: Make) -> None:
     assert repr(make(ME, B)) == (
         "<ReplicatedPrimary shard=7 epoch=5 tail=11 committed=10 in_sync=1,2/v1>"
     )
+
+
+def test_replicas_in_step_are_sent_the_same_and_others_their_own(make: Make) -> None:
+    """One append serves all who go on from the same place, never one who is elsewhere."""
+    primary = make(ME, B, C)
+    primary.replicate()
+    own(primary, 11)
+    held(primary, B, 11)
+    held(primary, C, 11)
+    put(primary, 2)
+    effects = primary.replicate()
+    assert appends(effects, B)[0] is appends(effects, C)[0]
+    held(primary, B, 13)
+    put(primary)
+    primary.on_link(C)
+    held(primary, C, 12)
+    put(primary)
+    effects = primary.replicate()
+    (to_b,), (to_c,) = appends(effects, B), appends(effects, C)
+    assert [entry.revision for entry in to_b.entries] == [14, 15]
+    assert [entry.revision for entry in to_c.entries] == [15]
+    assert (to_b.prev, to_c.prev) == ((5, 13), (5, 14))

@@ -8,6 +8,7 @@ from ssgovern.errors import RemoteProtocolError
 from ssgovern.limits import EPOCH_MAX, REVISION_MAX, WAL_RECORD_BYTES_MAX
 from ssgovern.model import LogPosition, NodeId, ShardId
 from ssgovern.replication.codec import (
+    EncodedAppends,
     SnapshotAssembler,
     chunks_of,
     decode_batch,
@@ -179,3 +180,14 @@ def test_pieces_that_say_what_cannot_be(piece: peer_pb2.ShardSnapshot) -> None:
     """A snapshot of the future, or at no position a log can reach, is a protocol error."""
     with pytest.raises(RemoteProtocolError):
         SnapshotAssembler(SENDER).add(piece.SerializeToString())
+
+
+def test_what_several_nodes_are_sent_is_encoded_once() -> None:
+    """Bytes made for one node serve for all, but not for another append of the same shard."""
+    entries = [Entry(5, 1, b"one")]
+    older = AppendEntries(ShardId(7), NodeId(1), 5, LogPosition(0, 0), entries, 0)
+    newer = AppendEntries(ShardId(7), NodeId(1), 5, LogPosition(5, 1), entries, 1)
+    encoded: EncodedAppends = {}
+    for messages in ([older], [older], [newer, older], [newer]):
+        assert encode_batch(9, messages, encoded) == encode_batch(9, messages)
+    assert encoded[ShardId(7)][0] is newer
