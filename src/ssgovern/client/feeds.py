@@ -83,6 +83,12 @@ class Feed:
         else:
             self.awaited = {self.watch.target: None}
 
+    def stop(self) -> None:
+        """Wait for nothing: nothing is asked for. What other feeds of the node bring does not
+        make this one current."""
+        self.is_current = False
+        self.awaited = self.told = None
+
     def on_told(self, key: ServiceKey, shard: ShardId, at: LogPosition, known: LogPosition) -> None:
         """Take that the node told a service as of `at`, where `known` was known already."""
         if self.told is not None:
@@ -203,7 +209,7 @@ class Feeder:
         self._lagging.clear()
         for feed in list(self._feeds):
             feed.subscription_id = None
-            feed.is_current = False
+            feed.stop()
             if not feed.wanted:
                 self._drop(feed)
         self._dirty = dict.fromkeys(self._feeds)
@@ -299,6 +305,7 @@ class Feeder:
             if isinstance(feed.watch.target, Pattern):
                 await self._await_listed(channel, feed, feed.watch.target)
         except SsGovernError as error:
+            feed.stop()
             if error.code in MOVED and self._owner.is_single:
                 # The only node of a cluster has only begun, and has nothing to tell yet.
                 return False

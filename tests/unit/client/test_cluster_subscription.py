@@ -10,6 +10,7 @@ import pytest
 from fake_cluster import ClusterStage, Row
 from stage import ids, instance, key
 
+from ssgovern.errors import ShardMovedError
 from ssgovern.model import SHARDS, ServiceKey, shard_of
 from ssgovern.sim.runtime import SimRuntime
 from ssgovern.wire.frames import MessageType
@@ -410,3 +411,25 @@ def test_whatever_happens_lists_converge_and_nothing_is_left_behind() -> None:
                 assert left == []
 
         stage.play(program, within_s=600)
+
+
+def test_a_refused_subscription_is_not_made_current_by_another() -> None:
+    """What a prefix of the same node brings does not stand for what was not subscribed to."""
+    stage = ClusterStage(size=1, copies=1)
+    stage.cluster.nodes[1].put(key("orders"), instance(1))
+
+    async def program(runtime: SimRuntime) -> None:
+        node = stage.cluster.nodes[1]
+        async with stage.connect(runtime) as registry, asyncio.TaskGroup() as group:
+            await registry.wait_connected()
+            node.refusals[MessageType.SUBSCRIBE] = [ShardMovedError("not here yet")]
+            orders = registry.subscribe("orders")
+            entering = group.create_task(orders.__aenter__())
+            async with registry.subscribe_prefix("ord"):
+                await entering
+            await asyncio.sleep(5)
+            stage.at_node(node.put, key("orders"), instance(2))
+            await until(lambda: len(orders.instances) == 2, 5.0)
+            await orders.__aexit__(None, None, None)
+
+    stage.play(program, within_s=60)
