@@ -422,10 +422,12 @@ def test_a_refused_subscription_is_not_made_current_by_another() -> None:
         node = stage.cluster.nodes[1]
         async with stage.connect(runtime) as registry, asyncio.TaskGroup() as group:
             await registry.wait_connected()
-            node.refusals[MessageType.SUBSCRIBE] = [ShardMovedError("not here yet")]
+            node.refusals[MessageType.SUBSCRIBE] = [ShardMovedError("not yet")]
             orders = registry.subscribe("orders")
             entering = group.create_task(orders.__aenter__())
+            await asyncio.sleep(0)
             async with registry.subscribe_prefix("ord"):
+                node.refusals[MessageType.SUBSCRIBE] = [ShardMovedError("not yet")] * 4
                 await entering
             await asyncio.sleep(5)
             stage.at_node(node.put, key("orders"), instance(2))
