@@ -24,6 +24,7 @@ def test_many_walks_find_nothing() -> None:
     assert walk_many(40, first_seed=1000) is None
 
 
+@pytest.mark.slow
 def test_a_planted_bug_is_found() -> None:
     """A walk that cannot fail proves nothing: here leases are granted by who is not confirmed."""
     assert walk_many(10, node_type=GrantsUnconfirmed) is not None

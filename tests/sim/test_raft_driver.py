@@ -42,6 +42,7 @@ def test_no_violation_without_planted_bugs() -> None:
     assert {event for event, least in expected.items() if total[event] < least} == set()
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize(
     "name",
@@ -54,6 +55,7 @@ def test_planted_bugs_are_found(name: str) -> None:
     assert failed is not None, f"{name} was not found: the simulation has become blind"
 
 
+@pytest.mark.slow
 def test_a_seed_is_the_whole_run() -> None:
     """The same seeds give the same events in processes with different hash seeds."""
     program = (
@@ -158,6 +160,7 @@ def test_a_leader_that_slept_says_nothing_of_the_meantime() -> None:
         assert leader_of(run) != leader
 
 
+@pytest.mark.slow
 def test_a_candidate_that_was_gone_for_long_takes_a_snapshot() -> None:
     """What it missed is not in anybody's log any more."""
     with group() as run:
