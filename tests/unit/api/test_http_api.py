@@ -46,18 +46,18 @@ def test_a_service_is_told_with_all_its_instances(site: Site) -> None:
     """What was registered is what is read."""
     site.register("a", "b", metadata={"lane": "gray"}, zone="east")
     body = bodies.InstancePage.model_validate_json(site.ask(SERVICE).content)
-    assert [each.id for each in body.instances] == ["a", "b"]
+    assert [each["id"] for each in body.instances] == ["a", "b"]
     assert body.total == 2
     assert body.next_page_token is None
     first = body.instances[0]
-    assert (first.host, first.port, first.zone, first.metadata) == (
+    assert (first["host"], first["port"], first["zone"], first["metadata"]) == (
         "10.0.0.1",
         8080,
         "east",
         {"lane": "gray"},
     )
-    assert first.available
-    assert first.ephemeral
+    assert first["available"]
+    assert first["ephemeral"]
     assert body.revision == site.rig.registry.state_of(ORDERS).services[ORDERS].revision
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import re
+import subprocess
+import sys
 from typing import Any, NoReturn
 
 import pytest
@@ -118,9 +120,18 @@ def test_a_node_alone_is_a_cluster_of_one() -> None:
     simulate(body)
 
 
-def test_the_simulated_node_has_no_http() -> None:
-    """Nothing but a configured port brings it, so simulation stays deterministic."""
+def test_a_node_without_http_does_not_even_load_it() -> None:
+    """Nothing but a configured port brings it, so simulation stays as it was."""
     assert config_of().http == HttpConfig(host="127.0.0.1", port=0)
+    libraries = ("starlette", "uvicorn", "httptools", "prometheus_client", "ssgovern.api.http")
+    script = (
+        "import sys, ssgovern.node.server, ssgovern.sim.harness, ssgovern.sim.cluster_harness\n"
+        f"print([name for name in {libraries!r} if name in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "[]\n"
 
 
 class Untouchable(dict[Any, Any]):

@@ -144,7 +144,7 @@ class Front:
 
     def _endpoint(self, operation: Operation) -> Endpoint:
         async def answer(request: Request) -> Response:
-            query = _query(operation.query, request.url.query)
+            query = _query(operation.query, request.scope["query_string"].decode("latin-1"))
             asked = Asked(
                 {name: _decoded(name, part) for name, part in request.path_params.items()}, query
             )
