@@ -129,6 +129,17 @@ def test_a_body_that_is_too_large_is_cut_off(request_: bytes) -> None:
     on_port(body)
 
 
+def test_a_body_that_is_announced_too_large_is_refused_before_it_comes() -> None:
+    """With a reason, and before anything is answered."""
+
+    async def body(port: Port) -> None:
+        said = await port.say(b"GET /healthz/live HTTP/1.1\r\ncontent-length: 1000000\r\n\r\n")
+        assert status_of(said) == 413
+        assert port.site.front.answers[2] == 0
+
+    on_port(body)
+
+
 @pytest.mark.parametrize(
     "nonsense", [b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc", b"hello\r\n\r\n", b"GET  HTTP/9\r\n\r\n"]
 )
