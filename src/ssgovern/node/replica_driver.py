@@ -226,9 +226,6 @@ def _records_of(effect: Persist, replica: ReplicaLog) -> list[LogEntry]:
             cut_record(shard, replica.epoch if kept is None else kept.epoch, effect.keep)
         )
     records += [
-        entry
-        if type(entry) is LogEntry
-        else LogEntry(shard, entry.epoch, entry.revision, entry.body)
-        for entry in effect.entries
+        LogEntry(shard, entry.epoch, entry.revision, entry.body) for entry in effect.entries
     ]
     return records

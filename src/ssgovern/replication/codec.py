@@ -10,7 +10,6 @@ fall, all numbers fit on disk), whoever made the bytes; all else is a `RemotePro
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import count, repeat
 from typing import Final
 
 from google.protobuf.message import DecodeError
@@ -21,12 +20,12 @@ from ssgovern.model import SHARDS, LogPosition, NodeId, ShardId
 from ssgovern.replication.messages import (
     Appended,
     AppendEntries,
+    Entry,
     Fenced,
     InstallSnapshot,
     Message,
     Mismatch,
 )
-from ssgovern.storage.format import LogEntry
 from ssgovern.wire.handmade import append_entries, appended, replication_batch
 from ssgovern.wire.pb import peer_pb2
 
@@ -91,10 +90,10 @@ def decode_batch(source: NodeId, body: bytes) -> list[Message]:
         batch = peer_pb2.ReplicationBatch.FromString(body)
     except DecodeError:
         raise RemoteProtocolError("not a batch of replication messages") from None
-    total = len(batch.appends) + len(batch.appended) + len(batch.mismatches) + len(batch.fenced)
-    if total > limits.REPLICATION_BATCH_MESSAGES_MAX:
+    count = len(batch.appends) + len(batch.appended) + len(batch.mismatches) + len(batch.fenced)
+    if count > limits.REPLICATION_BATCH_MESSAGES_MAX:
         raise RemoteProtocolError(
-            f"a batch of {total} messages", limit=limits.REPLICATION_BATCH_MESSAGES_MAX
+            f"a batch of {count} messages", limit=limits.REPLICATION_BATCH_MESSAGES_MAX
         )
     node_epoch = batch.node_epoch
     messages: list[Message] = [_append_from_wire(source, wire) for wire in batch.appends]
@@ -141,15 +140,17 @@ def _append_from_wire(source: NodeId, wire: peer_pb2.AppendEntries) -> AppendEnt
     shard, epoch, committed = wire.shard, wire.epoch, wire.committed
     prev_epoch, revision = prev = LogPosition(wire.prev_epoch, wire.prev_revision)
     epochs = wire.epochs
-    bodies = wire.bodies
-    longest = max(map(len, bodies), default=0)
+    entries: list[Entry] = []
+    longest = 0
+    for body in wire.bodies:
+        revision += 1
+        if len(body) > longest:
+            longest = len(body)
+        entries.append(Entry(epoch, revision, body))
     if epochs:
-        _check_epochs(shard, epochs, len(bodies), prev_epoch, epoch)
-    # As the replica's disk takes them: an object for each, once.
-    entries = list(
-        map(LogEntry, repeat(shard), epochs or repeat(epoch), count(revision + 1), bodies)
-    )
-    revision += len(entries)
+        _check_epochs(shard, epochs, len(entries), prev_epoch, epoch)
+        for entry, entry_epoch in zip(entries, epochs, strict=True):
+            entry.epoch = entry_epoch
     if (
         shard >= SHARDS
         or len(entries) > _ENTRIES_MAX
@@ -167,10 +168,10 @@ def _append_from_wire(source: NodeId, wire: peer_pb2.AppendEntries) -> AppendEnt
 
 
 def _check_epochs(
-    shard: int, epochs: Sequence[int], entries: int, prev_epoch: int, epoch: int
+    shard: int, epochs: Sequence[int], count: int, prev_epoch: int, epoch: int
 ) -> None:
-    if len(epochs) != entries:
-        raise RemoteProtocolError(f"shard {shard}: {len(epochs)} epochs of {entries} entries")
+    if len(epochs) != count:
+        raise RemoteProtocolError(f"shard {shard}: {len(epochs)} epochs of {count} entries")
     before = prev_epoch
     for one in epochs:
         if one < before:

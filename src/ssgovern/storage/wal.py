@@ -24,7 +24,7 @@ from ssgovern.errors import DiskFullError, LimitExceededError, StorageFailedErro
 from ssgovern.model import ORIGIN, LogPosition
 from ssgovern.runtime import Disk
 from ssgovern.storage.files import is_disk_full, storage_failed
-from ssgovern.storage.format import EPOCH, MARK, LogEntry, encode_records, salt_of
+from ssgovern.storage.format import CUT, ENTRY, EPOCH, MARK, LogEntry, encode_records, salt_of
 from ssgovern.storage.recovery import (
     LogState,
     OnProgress,
@@ -192,15 +192,11 @@ class Wal:
             await self._roll()
         await self._write(entries, sync=sync)
         segment = state.segments[-1]
-        last: dict[int, LogEntry] = {}
-        for entry in entries:
-            if entry.kind == EPOCH:
-                shard = entry.shard
-                state.promises[shard] = max(entry.epoch, state.promises.get(shard, 0))
-            else:
-                last[entry.shard] = entry
-        for shard, entry in last.items():
-            segment.last[shard] = LogPosition(entry.epoch, entry.revision)
+        for shard, epoch, revision, _, kind in entries:
+            if kind in (ENTRY, CUT):
+                segment.last[shard] = LogPosition(epoch, revision)
+            elif kind == EPOCH:
+                state.promises[shard] = max(epoch, state.promises.get(shard, 0))
         self._data_end_lsn = state.end_lsn
 
     async def _sync(self) -> None:
