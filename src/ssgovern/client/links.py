@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from typing import Protocol, TypeVar
 
 from google.protobuf.message import Message
@@ -64,6 +65,7 @@ class Link:
         "claims_due",
         "feeder",
         "follows",
+        "lost_s",
         "map_version",
         "name",
         "node_id",
@@ -93,6 +95,8 @@ class Link:
         """A hello opened a new session, or may have, and not all of it was done."""
         self.follows = False
         """The node pushes changes of the shard map."""
+        self.lost_s = -math.inf
+        """When the last connection that was past its hello was lost."""
         self.map_version = 0
         """The node's, as far as it said."""
         self.waiting = 0
@@ -279,6 +283,10 @@ class Links:
         try:
             if within_s and link.open is None:
                 await self._until_urgent(link, self._runtime.rng.uniform(0.0, within_s))
+            if loop.time() - link.lost_s < REDIAL_FIRST_S:
+                # A process that dies is dialled in vain, or worse: its socket still takes a hello
+                # that nobody answers, after which nothing is sure to be there.
+                await self._sleep(backoff.next_pause_s())
             while not self._closing.is_set() and self._owner.is_needed(link):
                 started_s = loop.time()
                 if link.open is not None:
@@ -329,6 +337,7 @@ class Links:
                 owner.on_unreachable(expected, address, channel.cause or ended)
             elif link.open is channel:
                 link.open = link.ready = None
+                link.lost_s = asyncio.get_running_loop().time()
                 link.follows = False
                 idle = isinstance(cause, _IdleError)
                 owner.on_lost(link, address, None if idle else channel.cause or cause)
