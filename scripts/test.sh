@@ -30,7 +30,7 @@ folders() {
 # pytest says 5 where a selection holds no test; for "the slow ones" that is no failure.
 pytest_slow() {
     local code=0
-    "$bin/pytest" -q -m slow "${fast_only[@]}" || code=$?
+    "$bin/pytest" -q -m slow -n "$workers" "${fast_only[@]}" || code=$?
     [ "$code" = 0 ] || [ "$code" = 5 ]
 }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import os
 import subprocess
 import sys
 import time
@@ -25,7 +26,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.parametrize("nodes", [2, 3, 4])
+@pytest.mark.parametrize("nodes", [2, 3, 4] if os.environ.get("CLUSTER_FAULTS") else [3])
 def test_the_demonstration_of_a_cluster_loses_nothing(nodes: int, tmp_path: Path) -> None:
     """Its primary is killed; it checks by itself that nothing is missing, and leaves nothing."""
     done = run("demo", "--nodes", str(nodes), "--exit", "-d", str(tmp_path / "demo"), "-p", "0")
