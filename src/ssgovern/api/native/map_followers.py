@@ -41,6 +41,9 @@ class MapFollowers(Generic[F]):
     def __len__(self) -> int:
         return len(self._told)
 
+    def __contains__(self, follower: F) -> bool:
+        return follower in self._told
+
     def add(self, follower: F, version: int) -> None:
         """Tell a follower all that comes after a version, which it has."""
         self._told[follower] = version

@@ -142,11 +142,13 @@ class NativeServer:
             connection.close()
 
     def shed_subscribers(self, error: SsGovernError) -> int:
-        """Send away who wants to be told of changes; return how many those were."""
-        subscribers = [each for each in self._connections if each.subscriptions]
-        for connection in subscribers:
+        """Send away who wants to be told of changes, of services or of the shard map; return how
+        many those were."""
+        followers = self._map_followers
+        told = [each for each in self._connections if each.subscriptions or each in followers]
+        for connection in told:
             connection.refuse(error)
-        return len(subscribers)
+        return len(told)
 
     def flush(self) -> None:
         """Send what a batch of the log answered."""
