@@ -11,7 +11,7 @@ from lite import Lites, simulate_lites
 from nodes import Raw, RefusedError, Stage, simulate
 
 from ssgovern import limits
-from ssgovern.errors import ErrorCode, NotFoundError, Retry
+from ssgovern.errors import ErrorCode, NotFoundError, Retry, UnavailableError
 from ssgovern.model import SHARDS, shard_of
 from ssgovern.service.placement import mask_of, mask_to_wire
 from ssgovern.wire.codec import key_to_wire
@@ -120,6 +120,22 @@ def test_a_follower_that_reads_nothing_gets_one_update_for_many() -> None:
         assert sorted(row.shard for row in update.rows) == sorted(shards)
 
     simulate_lites(2, body)
+
+
+def test_who_is_told_anything_is_sent_away_from_a_node_that_is_cut_off() -> None:
+    """Of services or of the map: both would grow old. Who only asks may stay."""
+
+    async def body(lites: Lites) -> None:
+        node = lites.nodes[1]
+        follower = await node.client("a")
+        asker = await node.client("b")
+        await map_of(follower, follow=True)
+        assert node.server.shed_subscribers(UnavailableError("cut off")) == 1
+        await asyncio.sleep(1)
+        assert len(node.server) == 1
+        await map_version(asker)
+
+    simulate_lites(1, body)
 
 
 def test_a_follower_that_is_gone_is_forgotten() -> None:
