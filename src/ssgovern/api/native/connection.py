@@ -8,7 +8,7 @@ that wait to be read by the client.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from ssgovern import limits
@@ -97,6 +97,8 @@ class Host(Protocol):
     push: PushService
     relay: Relay | None
     """For clients that know one node only; None: they are told who is to be asked, as all are."""
+    handlers: Mapping[int, Handler]
+    """What answers a request, by its type."""
     stopping: bool
     heartbeat_body: bytes
     """An encoded HeartbeatResponse."""
@@ -173,7 +175,6 @@ class NativeConnection(FrameConnection):
     """See the module."""
 
     __slots__ = (
-        "_host",
         "_next_subscription",
         "_output",
         "_output_bytes",
@@ -181,6 +182,7 @@ class NativeConnection(FrameConnection):
         "behind",
         "client_name",
         "forward",
+        "host",
         "in_flight",
         "session",
         "subscriptions",
@@ -188,7 +190,7 @@ class NativeConnection(FrameConnection):
 
     def __init__(self, host: Host) -> None:
         super().__init__()
-        self._host = host
+        self.host = host
         self._output: list[bytes] = []
         self._output_bytes = 0
         self._reading = False
@@ -207,7 +209,7 @@ class NativeConnection(FrameConnection):
     # --- FrameConnection -------------------------------------------------------------------
 
     def on_open(self) -> None:
-        if not self._host.opened(self):
+        if not self.host.opened(self):
             self.refuse(OverloadedError("this node has as many connections as it may"))
 
     def data_received(self, data: bytes) -> None:
@@ -231,13 +233,13 @@ class NativeConnection(FrameConnection):
                 self._on_stranger(type_, request_id, body)
                 return
             # Whatever it says, it lives.
-            host = self._host
+            host = self.host
             host.registry.sessions.hear(session, host.now_ms())
             if type_ == _HEARTBEAT:
                 host.heartbeats += 1
                 self.reply(_HEARTBEAT, request_id, host.heartbeat_body)
             else:
-                handler = _HANDLERS.get(type_)
+                handler = host.handlers.get(type_)
                 if handler is None:
                     raise UnsupportedTypeError(f"type {type_} is not known here", type=type_)
                 if self._write_paused or host.stopping:
@@ -258,19 +260,19 @@ class NativeConnection(FrameConnection):
         self.refuse(error)
 
     def on_congested(self) -> None:
-        self._host.congested(self)
+        self.host.congested(self)
 
     def on_writable(self) -> None:
-        self._host.writable(self)
+        self.host.writable(self)
         if self.subscriptions:
-            self._host.wants_catch_up(self)
+            self.host.wants_catch_up(self)
 
     def on_closed(self, cause: Exception | None) -> None:
-        self._host.closed(self)
-        self._host.push.forget(self, self.subscriptions.values())
+        self.host.closed(self)
+        self.host.push.forget(self, self.subscriptions.values())
         self.subscriptions.clear()
         if self.session is not None:
-            self._host.registry.sessions.detach(self.session, self, self._host.now_ms())
+            self.host.registry.sessions.detach(self.session, self, self.host.now_ms())
 
     def refuse(self, error: SsGovernError) -> None:
         """Say why and close. The error belongs to no request, so its id is 0."""
@@ -278,14 +280,14 @@ class NativeConnection(FrameConnection):
         body = error_to_wire(error).SerializeToString(deterministic=True)
         self.send(encode_frame(Kind.ERROR, 0, 0, body))
         self.close()
-        self._host.leaving(self)
+        self.host.leaving(self)
 
     # --- answers ---------------------------------------------------------------------------
 
     def reply(self, type_: int, request_id: int, body: bytes) -> None:
         """Answer a request; leaves at the end of this read or this batch of the log."""
         if not self._output and not self._reading:
-            self._host.has_output(self)
+            self.host.has_output(self)
         if len(body) <= limits.FRAME_CHUNK_BYTES:
             self._output.append(encode_frame(_RESPONSE, type_, request_id, body))
         else:
@@ -299,7 +301,7 @@ class NativeConnection(FrameConnection):
     def reply_error(self, type_: int, request_id: int, error: native_pb2.Error) -> None:
         """Refuse a request."""
         if not self._output and not self._reading:
-            self._host.has_output(self)
+            self.host.has_output(self)
         body = error.SerializeToString(deterministic=True)
         self._output.append(encode_frame(Kind.ERROR, type_, request_id, body))
 
@@ -327,7 +329,7 @@ class NativeConnection(FrameConnection):
 
     def lacks(self) -> None:
         """See to it that it catches up."""
-        self._host.wants_catch_up(self)
+        self.host.wants_catch_up(self)
 
     # --- requests --------------------------------------------------------------------------
 
@@ -343,7 +345,7 @@ class NativeConnection(FrameConnection):
             return
         if type_ == MessageType.PEER_HELLO:
             self.flush()
-            self._host.peer_hello(self, request_id, body)
+            self.host.peer_hello(self, request_id, body)
             return
         if type_ == MessageType.HEARTBEAT:
             raise SessionUnknownError("a heartbeat of no session; say hello first")
@@ -370,28 +372,28 @@ class NativeConnection(FrameConnection):
                 field="session_id",
             )
         check_text("client_name", request.client_name, limits.CLIENT_NAME_BYTES_MAX)
-        self._host.check_room(self)
+        self.host.check_room(self)
         if not session_secret_matches(request.session_id, request.session_secret):
             raise SessionForeignError("the session belongs to someone else: wrong secret")
-        if self._host.stopping:
+        if self.host.stopping:
             raise ShuttingDownError("this node is stopping")
         self.client_name = request.client_name
-        session, before, resumed = self._host.registry.hello(
+        session, before, resumed = self.host.registry.hello(
             SessionId(request.session_id),
             self,
-            self._host.now_ms(),
-            self._host.session_end_refused(),
+            self.host.now_ms(),
+            self.host.session_end_refused(),
         )
         self.session = session
-        relay = self._host.relay
+        relay = self.host.relay
         if request.forward and relay is not None:
             self.forward = True
             # What it has on other nodes may be gone, though this one knows the session.
             resumed = relay.welcomed(self, session, request.session_secret) and resumed
-        self._host.welcomed(self)
+        self.host.welcomed(self)
         if before is not None and before is not self:
             before.refuse(SessionSupersededError("the session said hello on a new connection"))
-        response = self._host.describe()
+        response = self.host.describe()
         response.version = version
         response.resumed = resumed
         self.reply(MessageType.HELLO, request_id, response.SerializeToString())
@@ -399,15 +401,16 @@ class NativeConnection(FrameConnection):
     def _check_may_ask(self, type_: int) -> None:
         if type_ in _ALWAYS_ANSWERED:
             return
-        if self._host.stopping:
+        if self.host.stopping:
             raise ShuttingDownError("this node is stopping; ask another or wait for its return")
         raise OverloadedError("read what was sent to you before you ask for more")
 
     def _pass_on(self, type_: int, request_id: int, body: bytes) -> bool:
-        relay = self._host.relay
+        relay = self.host.relay
         return relay is not None and relay.take(self, type_, request_id, body)
 
-    def _take_slot(self) -> None:
+    def take_slot(self) -> None:
+        """Raise OverloadedError if too many requests of this connection wait for answers."""
         if self.in_flight >= limits.IN_FLIGHT_PER_CONNECTION_MAX:
             raise OverloadedError(
                 f"{self.in_flight} requests of this connection wait for the log already",
@@ -418,14 +421,14 @@ class NativeConnection(FrameConnection):
         # Also what can be done here: the relay has to know what the client has, and where.
         if self.forward and self._pass_on(MessageType.REGISTER, request_id, body):
             return
-        self._take_slot()
+        self.take_slot()
         request = decode(native_pb2.RegisterRequest, body)
         waiter: replies.RegisterReply | replies.RegisterBatchReply
         if len(request.registrations) == 1:
             waiter = replies.RegisterReply(self, request_id)
         else:
             waiter = replies.RegisterBatchReply(self, request_id)
-        proposals = self._host.registry.register(session, request, waiter)
+        proposals = self.host.registry.register(session, request, waiter)
         if isinstance(waiter, replies.RegisterBatchReply):
             waiter.expect(proposals)
         self.in_flight += 1
@@ -433,21 +436,21 @@ class NativeConnection(FrameConnection):
     def _on_deregister(self, session: Session, request_id: int, body: bytes) -> None:
         if self.forward and self._pass_on(MessageType.DEREGISTER, request_id, body):
             return
-        self._take_slot()
+        self.take_slot()
         request = decode(native_pb2.DeregisterRequest, body)
         waiter = replies.DeregisterReply(self, request_id)
-        self._host.registry.deregister(session, request, waiter)
+        self.host.registry.deregister(session, request, waiter)
         self.in_flight += 1
 
     def _on_update(self, session: Session, request_id: int, body: bytes) -> None:
-        self._take_slot()
+        self.take_slot()
         request = decode(native_pb2.UpdateRequest, body)
-        self._host.registry.update(session, request, replies.UpdateReply(self, request_id))
+        self.host.registry.update(session, request, replies.UpdateReply(self, request_id))
         self.in_flight += 1
 
     def _on_goodbye(self, session: Session, request_id: int, body: bytes) -> None:
         decode(native_pb2.GoodbyeRequest, body)
-        relay = self._host.relay
+        relay = self.host.relay
         if self.forward and relay is not None and relay.goodbye(self, session, request_id):
             return
         self.end_session(session, request_id)
@@ -455,29 +458,29 @@ class NativeConnection(FrameConnection):
     def end_session(self, session: Session, request_id: int) -> None:
         """End the session here, as its client asked for."""
         self.in_flight += 1
-        waiter = replies.GoodbyeReply(self, request_id, self._host.session_end_refused())
-        waiter.expect(self._host.registry.end_session(session, log_pb2.SESSION_END_GOODBYE, waiter))
-        self._host.leaving(self)
+        waiter = replies.GoodbyeReply(self, request_id, self.host.session_end_refused())
+        waiter.expect(self.host.registry.end_session(session, log_pb2.SESSION_END_GOODBYE, waiter))
+        self.host.leaving(self)
 
     def _on_get(self, session: Session, request_id: int, body: bytes) -> None:
         request = decode(native_pb2.GetRequest, body)
-        self.reply(MessageType.GET, request_id, self._host.registry.get(request))
+        self.reply(MessageType.GET, request_id, self.host.registry.get(request))
 
     def _on_list_services(self, session: Session, request_id: int, body: bytes) -> None:
         request = decode(native_pb2.ListServicesRequest, body)
-        response = self._host.registry.list_services(request)
+        response = self.host.registry.list_services(request)
         self.reply(MessageType.LIST_SERVICES, request_id, response.SerializeToString())
 
     def _on_subscribe(self, session: Session, request_id: int, body: bytes) -> None:
         request = decode(native_pb2.SubscribeRequest, body)
         checks.subscriptions(len(self.subscriptions))
         target, known = checks.subscription(request)
-        self._host.push.subscribe(self, target, known)
+        self.host.push.subscribe(self, target, known)
         subscription_id = self.new_subscription_id()
         self.subscriptions[subscription_id] = target
         response = native_pb2.SubscribeResponse(subscription_id=subscription_id)
         self.reply(MessageType.SUBSCRIBE, request_id, response.SerializeToString())
-        self._host.wants_catch_up(self)
+        self.host.wants_catch_up(self)
 
     def new_subscription_id(self) -> int:
         """Return a number that names no subscription of this connection yet."""
@@ -487,48 +490,21 @@ class NativeConnection(FrameConnection):
     def _on_unsubscribe(self, session: Session, request_id: int, body: bytes) -> None:
         request = decode(native_pb2.UnsubscribeRequest, body)
         target = self.subscriptions.pop(request.subscription_id, None)
-        relay = self._host.relay
+        relay = self.host.relay
         elsewhere = (
             self.forward and relay is not None and relay.unsubscribe(self, request.subscription_id)
         )
         if target is not None:
-            self._host.push.unsubscribe(self, target)
+            self.host.push.unsubscribe(self, target)
         elif not elsewhere:
             raise NotFoundError(f"no subscription {request.subscription_id} on this connection")
         self.reply(MessageType.UNSUBSCRIBE, request_id, b"")
 
-    def _on_status(self, session: Session, request_id: int, body: bytes) -> None:
-        decode(native_pb2.StatusRequest, body)
-        self.reply(MessageType.STATUS, request_id, self._host.status().SerializeToString())
 
-    def _on_claim(self, session: Session, request_id: int, body: bytes) -> None:
-        request = decode(native_pb2.ClaimRequest, body)
-        response = self._host.registry.claim(session, request)
-        self.reply(MessageType.CLAIM, request_id, response.SerializeToString())
+Handler = Callable[[NativeConnection, Session, int, bytes], None]
+"""Answers a request, now or later, or raises why it cannot be answered."""
 
-    def _on_shard_map(self, session: Session, request_id: int, body: bytes) -> None:
-        request = decode(native_pb2.ShardMapRequest, body)
-        update = self._host.shard_map(self, request)
-        self.reply(MessageType.SHARD_MAP, request_id, update.SerializeToString())
-
-    def _on_cluster_status(self, session: Session, request_id: int, body: bytes) -> None:
-        request = decode(native_pb2.ClusterStatusRequest, body)
-        response = self._host.cluster_status(request)
-        self.reply(MessageType.CLUSTER_STATUS, request_id, response.SerializeToString())
-
-    def _on_read_shard(self, session: Session, request_id: int, body: bytes) -> None:
-        request = decode(native_pb2.ReadShardRequest, body)
-        response = self._host.read_shard(self, request)
-        self.reply(MessageType.READ_SHARD, request_id, response.SerializeToString())
-
-    def _on_cluster_command(self, session: Session, request_id: int, body: bytes) -> None:
-        self._take_slot()
-        request = decode(native_pb2.ClusterCommandRequest, body)
-        self._host.cluster_command(self, request_id, request)
-        self.in_flight += 1
-
-
-_HANDLERS: dict[int, Callable[[NativeConnection, Session, int, bytes], None]] = {
+HANDLERS: dict[int, Handler] = {
     MessageType.GOODBYE: NativeConnection._on_goodbye,
     MessageType.REGISTER: NativeConnection._on_register,
     MessageType.DEREGISTER: NativeConnection._on_deregister,
@@ -537,12 +513,6 @@ _HANDLERS: dict[int, Callable[[NativeConnection, Session, int, bytes], None]] = 
     MessageType.LIST_SERVICES: NativeConnection._on_list_services,
     MessageType.SUBSCRIBE: NativeConnection._on_subscribe,
     MessageType.UNSUBSCRIBE: NativeConnection._on_unsubscribe,
-    MessageType.STATUS: NativeConnection._on_status,
-    MessageType.CLAIM: NativeConnection._on_claim,
-    MessageType.SHARD_MAP: NativeConnection._on_shard_map,
-    MessageType.CLUSTER_STATUS: NativeConnection._on_cluster_status,
-    MessageType.READ_SHARD: NativeConnection._on_read_shard,
-    MessageType.CLUSTER_COMMAND: NativeConnection._on_cluster_command,
 }
 
 _ALWAYS_ANSWERED = frozenset({int(MessageType.GOODBYE), int(MessageType.UNSUBSCRIBE)})

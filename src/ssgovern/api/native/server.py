@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 
 from ssgovern import limits
-from ssgovern.api.native.connection import NativeConnection, Relay
+from ssgovern.api.native import questions
+from ssgovern.api.native.connection import HANDLERS, Handler, NativeConnection, Relay
 from ssgovern.api.native.map_followers import MapFollowers
 from ssgovern.api.native.peer import PeerAcceptor
 from ssgovern.api.native.replies import RetryEnd
@@ -43,6 +44,8 @@ ClusterCommand = Callable[
 
 class NativeServer:
     """The native port of a node; the `Host` of its connections."""
+
+    handlers: Mapping[int, Handler] = {**HANDLERS, **questions.HANDLERS}
 
     def __init__(
         self,
