@@ -232,7 +232,7 @@ def test_an_id_that_was_used_before(home: Home, tmp_path: Path) -> None:
             await until_status(registry, lambda status: len(status.nodes) == 4)
             await registry.cluster_leave(4)
             await until_status(registry, lambda s: all(n.node_id != 4 for n in s.nodes))
-        assert node.kill(signal.SIGTERM) == 0
+        assert node.ended() == 0
 
     try:
         asyncio.run(come_and_go())

@@ -369,9 +369,12 @@ class MemberDriver:
             except (UnavailableError, PeerRefusedError) as error:
                 if isinstance(found, UnavailableError):
                     found = error
+                if self._loop.time() >= deadline:
+                    # Nobody is left the time to answer, so that it is not held against others.
+                    self._let_wait(target)
+                    raise found from None
             except DeadlineExceededError:
-                self._silent[target] = self._loop.time() + limits.NODE_LEASE_MS / 1000.0
-                self._last_good = _Target(NOBODY, "")
+                self._let_wait(target)
                 raise
             else:
                 self._last_good = target
@@ -379,6 +382,11 @@ class MemberDriver:
         self._last_good = _Target(NOBODY, "")
         self._rotation += 1
         raise found
+
+    def _let_wait(self, target: _Target) -> None:
+        """Ask others first for a while: this one used up all the time there was."""
+        self._silent[target] = self._loop.time() + limits.NODE_LEASE_MS / 1000.0
+        self._last_good = _Target(NOBODY, "")
 
     def _next_target(self, tried: Mapping[_Target, None], hint: _Target | None) -> _Target | None:
         asked_nodes = {target.node for target in tried if target.node != NOBODY}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable, Iterator
 
@@ -10,6 +11,7 @@ import pytest
 from ssgovern import limits
 from ssgovern.controller.nodes import Registration
 from ssgovern.errors import (
+    DeadlineExceededError,
     FencedError,
     InvalidArgumentError,
     NotControllerError,
@@ -47,6 +49,8 @@ class Stage:
     def __init__(self, world: World) -> None:
         self.world = world
         self.answers: dict[str, Answer] = {}
+        self.mute: tuple[str, ...] = ()
+        """Where connections are taken and nothing is said."""
         self.asked: list[tuple[str, int]] = []
         self.beats: list[peer_pb2.NodeHeartbeatRequest] = []
         self.sessions: list[int] = []
@@ -92,6 +96,11 @@ class Stage:
         self.asked.append((address, type_))
         if type_ == MessageType.NODE_HEARTBEAT:
             self.beats.append(peer_pb2.NodeHeartbeatRequest.FromString(body))
+        if address in self.mute:
+            await asyncio.sleep(deadline - asyncio.get_running_loop().time())
+            raise UnavailableError(f"{address} does not answer the hello")
+        if asyncio.get_running_loop().time() >= deadline:
+            raise DeadlineExceededError(f"{address} was left no time")
         answer = self.answers.get(address)
         if answer is None:
             raise UnavailableError(f"nobody listens at {address}")
@@ -270,6 +279,18 @@ def test_it_asks_in_vain_until_the_deadline_and_no_longer(stage: Stage) -> None:
     stage.run(5.0)
     assert len(ended) == 1
     assert 2.5 < ended[0] <= 3.1
+
+
+def test_who_says_nothing_is_not_what_others_are_blamed_for(stage: Stage) -> None:
+    """Whoever uses up the time of a question is asked last then, and not who came after it."""
+    stage.controller_is("c:1")
+    stage.mute = ("a:1", "b:1")
+    stage.run(6.0)
+    assert stage.sessions == [1]
+    stage.controller_is("b:1")
+    stage.mute = ("a:1", "c:1")
+    stage.run(2 * limits.NODE_LEASE_MS / 1000.0)
+    assert stage.member.controller_heard
 
 
 @pytest.mark.parametrize(("leader", "fetches"), [(None, True), (0, True), (3, False)])
