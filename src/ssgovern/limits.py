@@ -100,6 +100,8 @@ HTTP_PAGE_MAX = 1_000
 """Services, or instances, in one answer."""
 HTTP_PAGE_DEFAULT = 100
 HTTP_QUERY_PAIRS_MAX = 32
+HTTP_FORWARD_MS = 8_000
+"""A request that goes through the node's own client: long enough for a failover."""
 
 # --- client -------------------------------------------------------------------------------
 CLIENT_IN_FLIGHT_MAX = 4096

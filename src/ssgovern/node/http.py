@@ -8,7 +8,9 @@ before recovery begins and until everything else has ended, so that a supervisor
 from __future__ import annotations
 
 from ssgovern.api.http.front import Front
+from ssgovern.api.http.gateway import Gateway
 from ssgovern.api.http.server import HttpServer
+from ssgovern.client.registry import Registry, connect
 from ssgovern.errors import ConfigError, ShuttingDownError, UnavailableError
 from ssgovern.node.cluster_node import ClusterNode
 from ssgovern.node.config import HttpConfig
@@ -23,15 +25,29 @@ from ssgovern.node.metrics import (
 )
 from ssgovern.node.metrics_cluster import ClusterMetrics
 from ssgovern.node.node import Node
-from ssgovern.node.topology import is_loopback
+from ssgovern.node.topology import Address, is_any, is_loopback
 from ssgovern.runtime import Runtime
 from ssgovern.service.registry import RegistryService
 from ssgovern.wire.pb import native_pb2
 
 
-async def open_http(node: Node, config: HttpConfig, runtime: Runtime) -> HttpServer:
+class HttpPort:
+    """What serves HTTP for a node, and what it asks other nodes with. `stop` it once."""
+
+    def __init__(self, server: HttpServer, gateway: Gateway) -> None:
+        self._server = server
+        self._gateway = gateway
+
+    async def stop(self) -> None:
+        """Let what is under way end, then close everything."""
+        await self._server.stop()
+        await self._gateway.close()
+
+
+async def open_http(node: Node, config: HttpConfig, runtime: Runtime) -> HttpPort:
     """Open the port. Raises ConfigError if the address cannot be had."""
-    backend = NodeBackend(node)
+    gateway = Gateway(lambda: _client_of(node, runtime))
+    backend = NodeBackend(node, gateway)
     front = Front(backend, (config.host.lower(),) if is_loopback(config.host) else None)
     server = HttpServer(front, runtime.wall_ms)
     parts: list[Part] = [NodeMetrics(node), lambda: _of_http(front, server)]
@@ -46,7 +62,17 @@ async def open_http(node: Node, config: HttpConfig, runtime: Runtime) -> HttpSer
             f"cannot listen on {config.host}:{config.port} for HTTP: {error.strerror or error}; "
             "name another address with --http-host, --http-port, or --http-port 0 for none"
         ) from error
-    return server
+    return HttpPort(server, gateway)
+
+
+def _client_of(node: Node, runtime: Runtime) -> Registry:
+    """Return a client of the cluster that starts from this node. Raises UnavailableError."""
+    if not node.listening:
+        raise UnavailableError("this node is starting")
+    host, port = node.server.address
+    if is_any(host):
+        host = "::1" if ":" in host else "127.0.0.1"
+    return connect(str(Address(host, port)), client_name="ss-govern http", runtime=runtime)
 
 
 def _of_http(front: Front, server: HttpServer) -> Families:
@@ -62,8 +88,9 @@ def _of_http(front: Front, server: HttpServer) -> Families:
 class NodeBackend:
     """A node, as HTTP sees it (`api.http.backend.Backend`)."""
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: Node, gateway: Gateway) -> None:
         self._node = node
+        self.gateway = gateway
         self._metrics = Metrics()
 
     def show(self, metrics: Metrics) -> None:

@@ -43,7 +43,7 @@ from ssgovern.version import __version__
 from ssgovern.wire.pb import log_pb2, native_pb2
 
 if TYPE_CHECKING:
-    from ssgovern.api.http.server import HttpServer
+    from ssgovern.node.http import HttpPort
 
 log = logging.getLogger("ssgovern.node")
 
@@ -131,7 +131,7 @@ class Node:
             for disk in self._disks:
                 await disk.close()
 
-    async def _open_http(self) -> HttpServer | None:
+    async def _open_http(self) -> HttpPort | None:
         if not self._config.http.port:
             return None
         # With libraries that nobody else needs, and that the simulator must not see.

@@ -1,13 +1,14 @@
 """What HTTP needs of its node. Knows no HTTP.
 
-Invariant: nothing here waits and nothing changes anything; every answer holds for this turn of
-the loop.
+Invariant: nothing here waits and nothing changes anything, except through the `gateway`; every
+other answer holds for this turn of the loop.
 """
 
 from __future__ import annotations
 
 from typing import Protocol
 
+from ssgovern.api.http.gateway import Gateway
 from ssgovern.service.registry import RegistryService
 from ssgovern.wire.pb import native_pb2
 
@@ -18,6 +19,10 @@ class Backend(Protocol):
     @property
     def registry(self) -> RegistryService:
         """The registry. Raises UnavailableError before there is one, ShuttingDownError after."""
+
+    @property
+    def gateway(self) -> Gateway:
+        """The way to the other nodes, and to whatever changes something."""
 
     def not_ready(self) -> str:
         """Return why this node is not to be sent clients; empty if it is."""

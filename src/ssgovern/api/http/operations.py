@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 from pydantic import BaseModel
 
@@ -23,6 +24,10 @@ _OF_A_SHARD = (ErrorCode.SHARD_MOVED, ErrorCode.SHARD_UNAVAILABLE)
 _OF_THE_REQUEST = (ErrorCode.INVALID_ARGUMENT, ErrorCode.LIMIT_EXCEEDED)
 
 
+Action = Literal["read", "register", "write", "admin"]
+"""What somebody needs the right to."""
+
+
 @dataclass(frozen=True, slots=True)
 class Operation:
     """One thing that can be asked. Parts of `path` in braces are names, percent-encoded."""
@@ -34,6 +39,7 @@ class Operation:
     handle: Callable[[Backend, Asked], Answer]
     query: type[bodies.Query] = bodies.Query
     errors: tuple[ErrorCode, ...] = ()
+    action: Action = "read"
     tagged: bool = False
     """Its answers have an ETag, and If-None-Match is honoured."""
 

@@ -84,6 +84,8 @@ class NativeServer:
         self._strangers_spare = 0 if peers is None else limits.PEER_CONNECTIONS_MAX
         self._loop = asyncio.get_running_loop()
         self._server: asyncio.Server | None = None
+        self.address = ("", 0)
+        """Where it accepts, once it does."""
         self._connections: dict[NativeConnection, None] = {}
         self._per_address: dict[str, int] = {}
         self._strangers: dict[NativeConnection, float] = {}
@@ -102,7 +104,8 @@ class NativeServer:
             lambda: NativeConnection(self), host, port, backlog=4096
         )
         address = self._server.sockets[0].getsockname()
-        return str(address[0]), int(address[1])
+        self.address = str(address[0]), int(address[1])
+        return self.address
 
     async def run(self) -> None:
         """Tell followers of the shard map and carry out commands, for ever.
