@@ -23,6 +23,9 @@ class ErrorCode(IntEnum):
     SESSION_FOREIGN = 11
     SESSION_SUPERSEDED = 12
     HELLO_REQUIRED = 13
+    UNAUTHENTICATED = 14
+    PERMISSION_DENIED = 15
+    TOO_MANY_ATTEMPTS = 16
     OVERLOADED = 20
     DISK_FULL = 21
     SHUTTING_DOWN = 22
@@ -116,6 +119,24 @@ class HelloRequiredError(SsGovernError):
     """The first message on a connection must be a hello."""
 
     code = ErrorCode.HELLO_REQUIRED
+
+
+class UnauthenticatedError(SsGovernError):
+    """Nobody is known by what was shown: no token, or one that is wrong, expired or revoked."""
+
+    code = ErrorCode.UNAUTHENTICATED
+
+
+class PermissionDeniedError(SsGovernError):
+    """Who asks has not the right; `action` names it, `namespace` and `service` what for."""
+
+    code = ErrorCode.PERMISSION_DENIED
+
+
+class TooManyAttemptsError(SsGovernError):
+    """Too many log-ins failed; `retry_after_s` says how long to wait."""
+
+    code = ErrorCode.TOO_MANY_ATTEMPTS
 
 
 class OverloadedError(SsGovernError):

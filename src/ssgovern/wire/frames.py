@@ -55,6 +55,8 @@ class MessageType(IntEnum):
     CLUSTER_STATUS = 53
     CLUSTER_COMMAND = 54
     READ_SHARD = 55
+    AUDIT = 60
+    ACCESS = 61
     PEER_HELLO = 100
     PEER_PROOF = 101
     PEER_PING = 102

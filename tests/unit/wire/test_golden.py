@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import access_messages
 import cluster_messages
 import pytest
 from builders import deregistered, ended, epoch_started, instance, registered, updated
@@ -16,7 +17,7 @@ from google.protobuf.message import Message
 
 from ssgovern.wire.codec import encode
 from ssgovern.wire.frames import FrameReader, Kind, MessageType, encode_frame
-from ssgovern.wire.pb import log_pb2, metadata_pb2, model_pb2, native_pb2, peer_pb2
+from ssgovern.wire.pb import access_pb2, log_pb2, metadata_pb2, model_pb2, native_pb2, peer_pb2
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -79,6 +80,7 @@ REQUESTS: dict[MessageType, Message] = {
     MessageType.STATUS: native_pb2.StatusRequest(),
     MessageType.READ_SHARD: native_pb2.ReadShardRequest(shard=255, number=300),
     **cluster_messages.REQUESTS,
+    **access_messages.REQUESTS,
 }
 
 RESPONSES: dict[MessageType, Message] = {
@@ -125,6 +127,7 @@ RESPONSES: dict[MessageType, Message] = {
         epoch=9, revision=300, instances=2, chunk=ID, done=True
     ),
     **cluster_messages.RESPONSES,
+    **access_messages.RESPONSES,
 }
 
 PUSHES: dict[MessageType, Message] = {
@@ -159,6 +162,7 @@ OTHER_REQUESTS: dict[str, tuple[MessageType, Message]] = {
         ),
     ),
     **cluster_messages.OTHERS,
+    **access_messages.OTHERS,
 }
 
 RECORDS: dict[str, log_pb2.Record] = {
@@ -200,6 +204,8 @@ def _cases() -> dict[str, tuple[Message, bytes]]:
             cases[name] = message, encode_frame(kind, type_, request_id, encode(message))
     for name, (type_, message) in OTHER_REQUESTS.items():
         cases[f"request-{name}"] = message, encode_frame(Kind.REQUEST, type_, 7, encode(message))
+    for name, (type_, message) in access_messages.OTHER_RESPONSES.items():
+        cases[f"response-{name}"] = message, encode_frame(Kind.RESPONSE, type_, 7, encode(message))
     cases["error-register"] = (
         ERROR,
         encode_frame(Kind.ERROR, MessageType.REGISTER, 7, encode(ERROR)),
@@ -280,7 +286,7 @@ def _reached(message: Message, found: dict[str, set[str]]) -> None:
 
 def _defined() -> dict[str, Descriptor]:
     found: dict[str, Descriptor] = {}
-    for file in (model_pb2, native_pb2, log_pb2, metadata_pb2, peer_pb2):
+    for file in (access_pb2, model_pb2, native_pb2, log_pb2, metadata_pb2, peer_pb2):
         descriptors: dict[str, Descriptor] = file.DESCRIPTOR.message_types_by_name
         found |= {descriptor.full_name: descriptor for descriptor in descriptors.values()}
     return found

@@ -1,3 +1,4 @@
+from ssgovern.wire.pb import access_pb2 as _access_pb2
 from ssgovern.wire.pb import model_pb2 as _model_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
@@ -35,7 +36,7 @@ class Error(_message.Message):
     def __init__(self, code: _Optional[int] = ..., retry: _Optional[int] = ..., message: _Optional[str] = ..., fields: _Optional[_Mapping[str, str]] = ...) -> None: ...
 
 class HelloRequest(_message.Message):
-    __slots__ = ("version_min", "version_max", "role", "client_name", "session_id", "session_secret", "forward")
+    __slots__ = ("version_min", "version_max", "role", "client_name", "session_id", "session_secret", "forward", "token")
     VERSION_MIN_FIELD_NUMBER: _ClassVar[int]
     VERSION_MAX_FIELD_NUMBER: _ClassVar[int]
     ROLE_FIELD_NUMBER: _ClassVar[int]
@@ -43,6 +44,7 @@ class HelloRequest(_message.Message):
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
     SESSION_SECRET_FIELD_NUMBER: _ClassVar[int]
     FORWARD_FIELD_NUMBER: _ClassVar[int]
+    TOKEN_FIELD_NUMBER: _ClassVar[int]
     version_min: int
     version_max: int
     role: Role
@@ -50,10 +52,11 @@ class HelloRequest(_message.Message):
     session_id: bytes
     session_secret: bytes
     forward: bool
-    def __init__(self, version_min: _Optional[int] = ..., version_max: _Optional[int] = ..., role: _Optional[_Union[Role, str]] = ..., client_name: _Optional[str] = ..., session_id: _Optional[bytes] = ..., session_secret: _Optional[bytes] = ..., forward: _Optional[bool] = ...) -> None: ...
+    token: str
+    def __init__(self, version_min: _Optional[int] = ..., version_max: _Optional[int] = ..., role: _Optional[_Union[Role, str]] = ..., client_name: _Optional[str] = ..., session_id: _Optional[bytes] = ..., session_secret: _Optional[bytes] = ..., forward: _Optional[bool] = ..., token: _Optional[str] = ...) -> None: ...
 
 class HelloResponse(_message.Message):
-    __slots__ = ("version", "cluster_id", "node_id", "node_name", "resumed", "session_ttl_ms", "heartbeat_interval_ms", "map_version")
+    __slots__ = ("version", "cluster_id", "node_id", "node_name", "resumed", "session_ttl_ms", "heartbeat_interval_ms", "map_version", "principal")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     CLUSTER_ID_FIELD_NUMBER: _ClassVar[int]
     NODE_ID_FIELD_NUMBER: _ClassVar[int]
@@ -62,6 +65,7 @@ class HelloResponse(_message.Message):
     SESSION_TTL_MS_FIELD_NUMBER: _ClassVar[int]
     HEARTBEAT_INTERVAL_MS_FIELD_NUMBER: _ClassVar[int]
     MAP_VERSION_FIELD_NUMBER: _ClassVar[int]
+    PRINCIPAL_FIELD_NUMBER: _ClassVar[int]
     version: int
     cluster_id: bytes
     node_id: int
@@ -70,7 +74,8 @@ class HelloResponse(_message.Message):
     session_ttl_ms: int
     heartbeat_interval_ms: int
     map_version: int
-    def __init__(self, version: _Optional[int] = ..., cluster_id: _Optional[bytes] = ..., node_id: _Optional[int] = ..., node_name: _Optional[str] = ..., resumed: _Optional[bool] = ..., session_ttl_ms: _Optional[int] = ..., heartbeat_interval_ms: _Optional[int] = ..., map_version: _Optional[int] = ...) -> None: ...
+    principal: str
+    def __init__(self, version: _Optional[int] = ..., cluster_id: _Optional[bytes] = ..., node_id: _Optional[int] = ..., node_name: _Optional[str] = ..., resumed: _Optional[bool] = ..., session_ttl_ms: _Optional[int] = ..., heartbeat_interval_ms: _Optional[int] = ..., map_version: _Optional[int] = ..., principal: _Optional[str] = ...) -> None: ...
 
 class HeartbeatRequest(_message.Message):
     __slots__ = ()
@@ -638,3 +643,113 @@ class ClusterCommandResponse(_message.Message):
     SENTENCE_FIELD_NUMBER: _ClassVar[int]
     sentence: str
     def __init__(self, sentence: _Optional[str] = ...) -> None: ...
+
+class AccessRequest(_message.Message):
+    __slots__ = ("question", "user", "remove_user", "token", "revoke_token", "role", "remove_role", "time_ms")
+    QUESTION_FIELD_NUMBER: _ClassVar[int]
+    USER_FIELD_NUMBER: _ClassVar[int]
+    REMOVE_USER_FIELD_NUMBER: _ClassVar[int]
+    TOKEN_FIELD_NUMBER: _ClassVar[int]
+    REVOKE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    ROLE_FIELD_NUMBER: _ClassVar[int]
+    REMOVE_ROLE_FIELD_NUMBER: _ClassVar[int]
+    TIME_MS_FIELD_NUMBER: _ClassVar[int]
+    question: AccessQuestion
+    user: AccessUserChange
+    remove_user: str
+    token: _access_pb2.AccessToken
+    revoke_token: str
+    role: _access_pb2.AccessRole
+    remove_role: str
+    time_ms: int
+    def __init__(self, question: _Optional[_Union[AccessQuestion, _Mapping]] = ..., user: _Optional[_Union[AccessUserChange, _Mapping]] = ..., remove_user: _Optional[str] = ..., token: _Optional[_Union[_access_pb2.AccessToken, _Mapping]] = ..., revoke_token: _Optional[str] = ..., role: _Optional[_Union[_access_pb2.AccessRole, _Mapping]] = ..., remove_role: _Optional[str] = ..., time_ms: _Optional[int] = ...) -> None: ...
+
+class AccessQuestion(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class AccessUserChange(_message.Message):
+    __slots__ = ("name", "create", "password", "password_hash", "set_roles", "roles", "disabled")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    CREATE_FIELD_NUMBER: _ClassVar[int]
+    PASSWORD_FIELD_NUMBER: _ClassVar[int]
+    PASSWORD_HASH_FIELD_NUMBER: _ClassVar[int]
+    SET_ROLES_FIELD_NUMBER: _ClassVar[int]
+    ROLES_FIELD_NUMBER: _ClassVar[int]
+    DISABLED_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    create: bool
+    password: str
+    password_hash: str
+    set_roles: bool
+    roles: _containers.RepeatedScalarFieldContainer[str]
+    disabled: bool
+    def __init__(self, name: _Optional[str] = ..., create: _Optional[bool] = ..., password: _Optional[str] = ..., password_hash: _Optional[str] = ..., set_roles: _Optional[bool] = ..., roles: _Optional[_Iterable[str]] = ..., disabled: _Optional[bool] = ...) -> None: ...
+
+class AccessResponse(_message.Message):
+    __slots__ = ("sentence", "token", "state", "principal", "enforced")
+    SENTENCE_FIELD_NUMBER: _ClassVar[int]
+    TOKEN_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    PRINCIPAL_FIELD_NUMBER: _ClassVar[int]
+    ENFORCED_FIELD_NUMBER: _ClassVar[int]
+    sentence: str
+    token: str
+    state: _access_pb2.AccessChanged
+    principal: str
+    enforced: bool
+    def __init__(self, sentence: _Optional[str] = ..., token: _Optional[str] = ..., state: _Optional[_Union[_access_pb2.AccessChanged, _Mapping]] = ..., principal: _Optional[str] = ..., enforced: _Optional[bool] = ...) -> None: ...
+
+class AuditRequest(_message.Message):
+    __slots__ = ("limit", "before", "who")
+    LIMIT_FIELD_NUMBER: _ClassVar[int]
+    BEFORE_FIELD_NUMBER: _ClassVar[int]
+    WHO_FIELD_NUMBER: _ClassVar[int]
+    limit: int
+    before: int
+    who: str
+    def __init__(self, limit: _Optional[int] = ..., before: _Optional[int] = ..., who: _Optional[str] = ...) -> None: ...
+
+class AuditResponse(_message.Message):
+    __slots__ = ("node_id", "entries")
+    NODE_ID_FIELD_NUMBER: _ClassVar[int]
+    ENTRIES_FIELD_NUMBER: _ClassVar[int]
+    node_id: int
+    entries: _containers.RepeatedCompositeFieldContainer[AuditEntry]
+    def __init__(self, node_id: _Optional[int] = ..., entries: _Optional[_Iterable[_Union[AuditEntry, _Mapping]]] = ...) -> None: ...
+
+class AuditEntry(_message.Message):
+    __slots__ = ("number", "time_ms", "who", "origin", "way", "action", "target", "outcome", "detail", "changes", "node_id")
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    TIME_MS_FIELD_NUMBER: _ClassVar[int]
+    WHO_FIELD_NUMBER: _ClassVar[int]
+    ORIGIN_FIELD_NUMBER: _ClassVar[int]
+    WAY_FIELD_NUMBER: _ClassVar[int]
+    ACTION_FIELD_NUMBER: _ClassVar[int]
+    TARGET_FIELD_NUMBER: _ClassVar[int]
+    OUTCOME_FIELD_NUMBER: _ClassVar[int]
+    DETAIL_FIELD_NUMBER: _ClassVar[int]
+    CHANGES_FIELD_NUMBER: _ClassVar[int]
+    NODE_ID_FIELD_NUMBER: _ClassVar[int]
+    number: int
+    time_ms: int
+    who: str
+    origin: str
+    way: str
+    action: str
+    target: str
+    outcome: str
+    detail: str
+    changes: _containers.RepeatedCompositeFieldContainer[AuditField]
+    node_id: int
+    def __init__(self, number: _Optional[int] = ..., time_ms: _Optional[int] = ..., who: _Optional[str] = ..., origin: _Optional[str] = ..., way: _Optional[str] = ..., action: _Optional[str] = ..., target: _Optional[str] = ..., outcome: _Optional[str] = ..., detail: _Optional[str] = ..., changes: _Optional[_Iterable[_Union[AuditField, _Mapping]]] = ..., node_id: _Optional[int] = ...) -> None: ...
+
+class AuditField(_message.Message):
+    __slots__ = ("name", "before", "after")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    BEFORE_FIELD_NUMBER: _ClassVar[int]
+    AFTER_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    before: str
+    after: str
+    def __init__(self, name: _Optional[str] = ..., before: _Optional[str] = ..., after: _Optional[str] = ...) -> None: ...

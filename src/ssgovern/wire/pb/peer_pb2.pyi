@@ -420,7 +420,9 @@ class MetadataItem(_message.Message):
     def __init__(self, index: _Optional[int] = ..., body: _Optional[bytes] = ...) -> None: ...
 
 class ForwardedCommandRequest(_message.Message):
-    __slots__ = ("command",)
+    __slots__ = ("command", "access")
     COMMAND_FIELD_NUMBER: _ClassVar[int]
+    ACCESS_FIELD_NUMBER: _ClassVar[int]
     command: _native_pb2.ClusterCommandRequest
-    def __init__(self, command: _Optional[_Union[_native_pb2.ClusterCommandRequest, _Mapping]] = ...) -> None: ...
+    access: _native_pb2.AccessRequest
+    def __init__(self, command: _Optional[_Union[_native_pb2.ClusterCommandRequest, _Mapping]] = ..., access: _Optional[_Union[_native_pb2.AccessRequest, _Mapping]] = ...) -> None: ...
