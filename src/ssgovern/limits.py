@@ -36,6 +36,11 @@ LIST_SCAN_MAX = 20_000
 INSTANCES_PER_SERVICE_MAX = 100_000
 INSTANCES_PER_SESSION_MAX = 100_000
 """In one shard, which is where it is decided."""
+LEASE_TTL_MS_MIN = 2_000
+LEASE_TTL_MS_MAX = 3_600_000
+LEASE_TTL_MS_DEFAULT = 15_000
+RENEWALS_MAX = 1_000
+"""Leases renewed with one request."""
 ADMIN_STATES_PER_SERVICE_MAX = 10_000
 """Instances an operator took out of service, remembered even while they are not registered."""
 SUBSCRIPTIONS_PER_SESSION_MAX = 10_000

@@ -73,7 +73,13 @@ class Holdings:
 def registration(key: ServiceKey, instance: Instance) -> native_pb2.Registration:
     """Return the message that registers an instance. What the node sets is left out."""
     message = instance_to_wire(instance)
-    for field in ("unhealthy", "out_of_service", "revision", "registered_at_ms"):
+    for field in (
+        "unhealthy",
+        "out_of_service",
+        "revision",
+        "registered_at_ms",
+        "lease_ms",
+    ):
         message.ClearField(field)
     return native_pb2.Registration(service=key_to_wire(key), instance=message)
 

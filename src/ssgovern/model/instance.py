@@ -38,7 +38,8 @@ class Instance:
     """A value: it never changes, a newer state of the instance is a new value.
 
     `weight` is relative (0 takes no traffic), `revision` is the shard's revision of the last
-    change of this instance (0: not registered), `registered_at_ms` is wall time, for display.
+    change of this instance (0: not registered), `registered_at_ms` is wall time, for display,
+    `lease_ms` is the time to live of the lease that keeps it (0: a session does, or nobody).
     """
 
     id: str
@@ -54,6 +55,7 @@ class Instance:
     metadata: Mapping[str, str] = field(default_factory=lambda: _NO_METADATA)
     revision: int = 0
     registered_at_ms: int = 0
+    lease_ms: int = 0
 
     @property
     def available(self) -> bool:

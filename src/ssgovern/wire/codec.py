@@ -71,6 +71,7 @@ def instance_to_wire(instance: Instance) -> model_pb2.Instance:
         out_of_service=not instance.enabled,
         revision=instance.revision,
         registered_at_ms=instance.registered_at_ms,
+        lease_ms=instance.lease_ms,
     )
 
 
@@ -91,6 +92,7 @@ def instance_from_wire(message: model_pb2.Instance) -> Instance:
         metadata=MappingProxyType(dict(sorted(message.metadata.items()))),
         revision=message.revision,
         registered_at_ms=message.registered_at_ms,
+        lease_ms=message.lease_ms,
     )
 
 

@@ -41,6 +41,7 @@ class MessageType(IntEnum):
     REGISTER = 10
     DEREGISTER = 11
     UPDATE = 12
+    RENEW = 13
     GET = 20
     LIST_SERVICES = 21
     SUBSCRIBE = 30

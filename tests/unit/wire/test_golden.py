@@ -35,6 +35,7 @@ FULL = instance(
     revision=300,
     registered_at_ms=1_700_000_000_000,
 )
+LEASED = instance("a", lease_ms=300)
 ERROR = native_pb2.Error(
     code=2, retry=1, message="too many", fields={"limit": "10", "field": "metadata"}
 )
@@ -47,6 +48,7 @@ CHANGE = native_pb2.InstanceChange(
     metadata_clear=True,
 )
 ID = cluster_messages.ID
+LEASE = native_pb2.Lease(session_id=ID, session_secret=ID[::-1], ttl_ms=15_000)
 
 REQUESTS: dict[MessageType, Message] = {
     MessageType.HELLO: native_pb2.HelloRequest(
@@ -67,6 +69,9 @@ REQUESTS: dict[MessageType, Message] = {
     ),
     MessageType.UPDATE: native_pb2.UpdateRequest(
         service=KEY, instance_id="a", any_owner=True, if_revision=7, change=CHANGE
+    ),
+    MessageType.RENEW: native_pb2.RenewRequest(
+        renewals=[native_pb2.Renewal(service=KEY, session_id=ID, session_secret=ID[::-1])] * 2
     ),
     MessageType.GET: native_pb2.GetRequest(service=KEY),
     MessageType.LIST_SERVICES: native_pb2.ListServicesRequest(
@@ -104,6 +109,12 @@ RESPONSES: dict[MessageType, Message] = {
     ),
     MessageType.DEREGISTER: native_pb2.DeregisterResponse(epoch=1, revision=2, removed=True),
     MessageType.UPDATE: native_pb2.UpdateResponse(epoch=1, revision=2, instance=FULL),
+    MessageType.RENEW: native_pb2.RenewResponse(
+        results=[
+            native_pb2.RenewResult(known=True, ttl_ms=15_000),
+            native_pb2.RenewResult(error=ERROR),
+        ]
+    ),
     MessageType.GET: native_pb2.GetResponse(epoch=1, revision=2, instances=[FULL, FULL]),
     MessageType.LIST_SERVICES: native_pb2.ListServicesResponse(
         services=[native_pb2.ServiceSummary(service=KEY, instances=3, available=2, revision=300)],
@@ -160,6 +171,21 @@ OTHER_REQUESTS: dict[str, tuple[MessageType, Message]] = {
         native_pb2.SubscribeRequest(
             pattern=native_pb2.Pattern(namespace="prod"), shards=cluster_messages.MAP_BITS
         ),
+    ),
+    # What is asked on behalf of a lease.
+    "register-lease": (
+        MessageType.REGISTER,
+        native_pb2.RegisterRequest(
+            registrations=[native_pb2.Registration(service=KEY, instance=LEASED)], lease=LEASE
+        ),
+    ),
+    "deregister-lease": (
+        MessageType.DEREGISTER,
+        native_pb2.DeregisterRequest(service=KEY, instance_id="a", lease=LEASE),
+    ),
+    "update-lease": (
+        MessageType.UPDATE,
+        native_pb2.UpdateRequest(service=KEY, instance_id="a", lease=LEASE, change=CHANGE),
     ),
     **cluster_messages.OTHERS,
     **access_messages.OTHERS,

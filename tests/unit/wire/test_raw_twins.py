@@ -22,14 +22,20 @@ def _record_pairs() -> list[tuple[Message, Message]]:
         instance=encode(change.instance),
         session_id=change.session_id,
     )
-    some = model_pb2.Instance(id="a", weight=1.0, status=model_pb2.STATUS_DOWN, persistent=True)
+    some = model_pb2.Instance(
+        id="a", weight=1.0, status=model_pb2.STATUS_DOWN, persistent=True, lease_ms=300
+    )
     return [
         (change, twin),
         (record, raw_pb2.RawRecord(time_ms=record.time_ms, registered=twin)),
         (
             some,
             raw_pb2.RawInstance(
-                id=some.id, weight=some.weight, status=some.status, persistent=some.persistent
+                id=some.id,
+                weight=some.weight,
+                status=some.status,
+                persistent=some.persistent,
+                lease_ms=some.lease_ms,
             ),
         ),
     ]

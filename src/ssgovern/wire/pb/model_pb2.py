@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17ssgovern/v1/model.proto\x12\x0bssgovern.v1\"?\n\nServiceKey\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\r\n\x05group\x18\x02 \x01(\t\x12\x0f\n\x07service\x18\x03 \x01(\t\"\xd9\x02\n\x08Instance\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04host\x18\x02 \x01(\t\x12\x0c\n\x04port\x18\x03 \x01(\r\x12\x0e\n\x06weight\x18\x04 \x01(\x01\x12#\n\x06status\x18\x05 \x01(\x0e\x32\x13.ssgovern.v1.Status\x12\x0c\n\x04zone\x18\x06 \x01(\t\x12\x0f\n\x07version\x18\x07 \x01(\t\x12\x35\n\x08metadata\x18\x08 \x03(\x0b\x32#.ssgovern.v1.Instance.MetadataEntry\x12\x12\n\npersistent\x18\t \x01(\x08\x12\x11\n\tunhealthy\x18\n \x01(\x08\x12\x16\n\x0eout_of_service\x18\x0b \x01(\x08\x12\x10\n\x08revision\x18\x0c \x01(\x04\x12\x18\n\x10registered_at_ms\x18\r \x01(\x03\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01*R\n\x06Status\x12\r\n\tSTATUS_UP\x10\x00\x12\x13\n\x0fSTATUS_STARTING\x10\x01\x12\x13\n\x0fSTATUS_STOPPING\x10\x02\x12\x0f\n\x0bSTATUS_DOWN\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17ssgovern/v1/model.proto\x12\x0bssgovern.v1\"?\n\nServiceKey\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\r\n\x05group\x18\x02 \x01(\t\x12\x0f\n\x07service\x18\x03 \x01(\t\"\xeb\x02\n\x08Instance\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04host\x18\x02 \x01(\t\x12\x0c\n\x04port\x18\x03 \x01(\r\x12\x0e\n\x06weight\x18\x04 \x01(\x01\x12#\n\x06status\x18\x05 \x01(\x0e\x32\x13.ssgovern.v1.Status\x12\x0c\n\x04zone\x18\x06 \x01(\t\x12\x0f\n\x07version\x18\x07 \x01(\t\x12\x35\n\x08metadata\x18\x08 \x03(\x0b\x32#.ssgovern.v1.Instance.MetadataEntry\x12\x12\n\npersistent\x18\t \x01(\x08\x12\x11\n\tunhealthy\x18\n \x01(\x08\x12\x16\n\x0eout_of_service\x18\x0b \x01(\x08\x12\x10\n\x08revision\x18\x0c \x01(\x04\x12\x18\n\x10registered_at_ms\x18\r \x01(\x03\x12\x10\n\x08lease_ms\x18\x0e \x01(\r\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01*R\n\x06Status\x12\r\n\tSTATUS_UP\x10\x00\x12\x13\n\x0fSTATUS_STARTING\x10\x01\x12\x13\n\x0fSTATUS_STOPPING\x10\x02\x12\x0f\n\x0bSTATUS_DOWN\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,12 +33,12 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_INSTANCE_METADATAENTRY']._loaded_options = None
   _globals['_INSTANCE_METADATAENTRY']._serialized_options = b'8\001'
-  _globals['_STATUS']._serialized_start=453
-  _globals['_STATUS']._serialized_end=535
+  _globals['_STATUS']._serialized_start=471
+  _globals['_STATUS']._serialized_end=553
   _globals['_SERVICEKEY']._serialized_start=40
   _globals['_SERVICEKEY']._serialized_end=103
   _globals['_INSTANCE']._serialized_start=106
-  _globals['_INSTANCE']._serialized_end=451
-  _globals['_INSTANCE_METADATAENTRY']._serialized_start=404
-  _globals['_INSTANCE_METADATAENTRY']._serialized_end=451
+  _globals['_INSTANCE']._serialized_end=469
+  _globals['_INSTANCE_METADATAENTRY']._serialized_start=422
+  _globals['_INSTANCE_METADATAENTRY']._serialized_end=469
 # @@protoc_insertion_point(module_scope)

@@ -29,7 +29,7 @@ class ServiceKey(_message.Message):
     def __init__(self, namespace: _Optional[str] = ..., group: _Optional[str] = ..., service: _Optional[str] = ...) -> None: ...
 
 class Instance(_message.Message):
-    __slots__ = ("id", "host", "port", "weight", "status", "zone", "version", "metadata", "persistent", "unhealthy", "out_of_service", "revision", "registered_at_ms")
+    __slots__ = ("id", "host", "port", "weight", "status", "zone", "version", "metadata", "persistent", "unhealthy", "out_of_service", "revision", "registered_at_ms", "lease_ms")
     class MetadataEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -50,6 +50,7 @@ class Instance(_message.Message):
     OUT_OF_SERVICE_FIELD_NUMBER: _ClassVar[int]
     REVISION_FIELD_NUMBER: _ClassVar[int]
     REGISTERED_AT_MS_FIELD_NUMBER: _ClassVar[int]
+    LEASE_MS_FIELD_NUMBER: _ClassVar[int]
     id: str
     host: str
     port: int
@@ -63,4 +64,5 @@ class Instance(_message.Message):
     out_of_service: bool
     revision: int
     registered_at_ms: int
-    def __init__(self, id: _Optional[str] = ..., host: _Optional[str] = ..., port: _Optional[int] = ..., weight: _Optional[float] = ..., status: _Optional[_Union[Status, str]] = ..., zone: _Optional[str] = ..., version: _Optional[str] = ..., metadata: _Optional[_Mapping[str, str]] = ..., persistent: _Optional[bool] = ..., unhealthy: _Optional[bool] = ..., out_of_service: _Optional[bool] = ..., revision: _Optional[int] = ..., registered_at_ms: _Optional[int] = ...) -> None: ...
+    lease_ms: int
+    def __init__(self, id: _Optional[str] = ..., host: _Optional[str] = ..., port: _Optional[int] = ..., weight: _Optional[float] = ..., status: _Optional[_Union[Status, str]] = ..., zone: _Optional[str] = ..., version: _Optional[str] = ..., metadata: _Optional[_Mapping[str, str]] = ..., persistent: _Optional[bool] = ..., unhealthy: _Optional[bool] = ..., out_of_service: _Optional[bool] = ..., revision: _Optional[int] = ..., registered_at_ms: _Optional[int] = ..., lease_ms: _Optional[int] = ...) -> None: ...

@@ -104,10 +104,22 @@ class Registration(_message.Message):
     def __init__(self, service: _Optional[_Union[_model_pb2.ServiceKey, _Mapping]] = ..., instance: _Optional[_Union[_model_pb2.Instance, _Mapping]] = ...) -> None: ...
 
 class RegisterRequest(_message.Message):
-    __slots__ = ("registrations",)
+    __slots__ = ("registrations", "lease")
     REGISTRATIONS_FIELD_NUMBER: _ClassVar[int]
+    LEASE_FIELD_NUMBER: _ClassVar[int]
     registrations: _containers.RepeatedCompositeFieldContainer[Registration]
-    def __init__(self, registrations: _Optional[_Iterable[_Union[Registration, _Mapping]]] = ...) -> None: ...
+    lease: Lease
+    def __init__(self, registrations: _Optional[_Iterable[_Union[Registration, _Mapping]]] = ..., lease: _Optional[_Union[Lease, _Mapping]] = ...) -> None: ...
+
+class Lease(_message.Message):
+    __slots__ = ("session_id", "session_secret", "ttl_ms")
+    SESSION_ID_FIELD_NUMBER: _ClassVar[int]
+    SESSION_SECRET_FIELD_NUMBER: _ClassVar[int]
+    TTL_MS_FIELD_NUMBER: _ClassVar[int]
+    session_id: bytes
+    session_secret: bytes
+    ttl_ms: int
+    def __init__(self, session_id: _Optional[bytes] = ..., session_secret: _Optional[bytes] = ..., ttl_ms: _Optional[int] = ...) -> None: ...
 
 class RegisterResult(_message.Message):
     __slots__ = ("instance_id", "epoch", "revision", "error")
@@ -128,16 +140,18 @@ class RegisterResponse(_message.Message):
     def __init__(self, results: _Optional[_Iterable[_Union[RegisterResult, _Mapping]]] = ...) -> None: ...
 
 class DeregisterRequest(_message.Message):
-    __slots__ = ("service", "instance_id", "any_owner", "if_revision")
+    __slots__ = ("service", "instance_id", "any_owner", "if_revision", "lease")
     SERVICE_FIELD_NUMBER: _ClassVar[int]
     INSTANCE_ID_FIELD_NUMBER: _ClassVar[int]
     ANY_OWNER_FIELD_NUMBER: _ClassVar[int]
     IF_REVISION_FIELD_NUMBER: _ClassVar[int]
+    LEASE_FIELD_NUMBER: _ClassVar[int]
     service: _model_pb2.ServiceKey
     instance_id: str
     any_owner: bool
     if_revision: int
-    def __init__(self, service: _Optional[_Union[_model_pb2.ServiceKey, _Mapping]] = ..., instance_id: _Optional[str] = ..., any_owner: _Optional[bool] = ..., if_revision: _Optional[int] = ...) -> None: ...
+    lease: Lease
+    def __init__(self, service: _Optional[_Union[_model_pb2.ServiceKey, _Mapping]] = ..., instance_id: _Optional[str] = ..., any_owner: _Optional[bool] = ..., if_revision: _Optional[int] = ..., lease: _Optional[_Union[Lease, _Mapping]] = ...) -> None: ...
 
 class DeregisterResponse(_message.Message):
     __slots__ = ("epoch", "revision", "removed")
@@ -150,18 +164,20 @@ class DeregisterResponse(_message.Message):
     def __init__(self, epoch: _Optional[int] = ..., revision: _Optional[int] = ..., removed: _Optional[bool] = ...) -> None: ...
 
 class UpdateRequest(_message.Message):
-    __slots__ = ("service", "instance_id", "any_owner", "if_revision", "change")
+    __slots__ = ("service", "instance_id", "any_owner", "if_revision", "change", "lease")
     SERVICE_FIELD_NUMBER: _ClassVar[int]
     INSTANCE_ID_FIELD_NUMBER: _ClassVar[int]
     ANY_OWNER_FIELD_NUMBER: _ClassVar[int]
     IF_REVISION_FIELD_NUMBER: _ClassVar[int]
     CHANGE_FIELD_NUMBER: _ClassVar[int]
+    LEASE_FIELD_NUMBER: _ClassVar[int]
     service: _model_pb2.ServiceKey
     instance_id: str
     any_owner: bool
     if_revision: int
     change: InstanceChange
-    def __init__(self, service: _Optional[_Union[_model_pb2.ServiceKey, _Mapping]] = ..., instance_id: _Optional[str] = ..., any_owner: _Optional[bool] = ..., if_revision: _Optional[int] = ..., change: _Optional[_Union[InstanceChange, _Mapping]] = ...) -> None: ...
+    lease: Lease
+    def __init__(self, service: _Optional[_Union[_model_pb2.ServiceKey, _Mapping]] = ..., instance_id: _Optional[str] = ..., any_owner: _Optional[bool] = ..., if_revision: _Optional[int] = ..., change: _Optional[_Union[InstanceChange, _Mapping]] = ..., lease: _Optional[_Union[Lease, _Mapping]] = ...) -> None: ...
 
 class InstanceChange(_message.Message):
     __slots__ = ("weight", "status", "out_of_service", "metadata_set", "metadata_remove", "metadata_clear")
@@ -195,6 +211,38 @@ class UpdateResponse(_message.Message):
     revision: int
     instance: _model_pb2.Instance
     def __init__(self, epoch: _Optional[int] = ..., revision: _Optional[int] = ..., instance: _Optional[_Union[_model_pb2.Instance, _Mapping]] = ...) -> None: ...
+
+class RenewRequest(_message.Message):
+    __slots__ = ("renewals",)
+    RENEWALS_FIELD_NUMBER: _ClassVar[int]
+    renewals: _containers.RepeatedCompositeFieldContainer[Renewal]
+    def __init__(self, renewals: _Optional[_Iterable[_Union[Renewal, _Mapping]]] = ...) -> None: ...
+
+class Renewal(_message.Message):
+    __slots__ = ("service", "session_id", "session_secret")
+    SERVICE_FIELD_NUMBER: _ClassVar[int]
+    SESSION_ID_FIELD_NUMBER: _ClassVar[int]
+    SESSION_SECRET_FIELD_NUMBER: _ClassVar[int]
+    service: _model_pb2.ServiceKey
+    session_id: bytes
+    session_secret: bytes
+    def __init__(self, service: _Optional[_Union[_model_pb2.ServiceKey, _Mapping]] = ..., session_id: _Optional[bytes] = ..., session_secret: _Optional[bytes] = ...) -> None: ...
+
+class RenewResult(_message.Message):
+    __slots__ = ("known", "ttl_ms", "error")
+    KNOWN_FIELD_NUMBER: _ClassVar[int]
+    TTL_MS_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    known: bool
+    ttl_ms: int
+    error: Error
+    def __init__(self, known: _Optional[bool] = ..., ttl_ms: _Optional[int] = ..., error: _Optional[_Union[Error, _Mapping]] = ...) -> None: ...
+
+class RenewResponse(_message.Message):
+    __slots__ = ("results",)
+    RESULTS_FIELD_NUMBER: _ClassVar[int]
+    results: _containers.RepeatedCompositeFieldContainer[RenewResult]
+    def __init__(self, results: _Optional[_Iterable[_Union[RenewResult, _Mapping]]] = ...) -> None: ...
 
 class GetRequest(_message.Message):
     __slots__ = ("service", "replica_too")

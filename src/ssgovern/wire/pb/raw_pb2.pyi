@@ -64,13 +64,15 @@ class RawInstanceRegistered(_message.Message):
     def __init__(self, service: _Optional[bytes] = ..., instance: _Optional[bytes] = ..., session_id: _Optional[bytes] = ...) -> None: ...
 
 class RawInstance(_message.Message):
-    __slots__ = ("id", "weight", "status", "persistent")
+    __slots__ = ("id", "weight", "status", "persistent", "lease_ms")
     ID_FIELD_NUMBER: _ClassVar[int]
     WEIGHT_FIELD_NUMBER: _ClassVar[int]
     STATUS_FIELD_NUMBER: _ClassVar[int]
     PERSISTENT_FIELD_NUMBER: _ClassVar[int]
+    LEASE_MS_FIELD_NUMBER: _ClassVar[int]
     id: str
     weight: float
     status: _model_pb2.Status
     persistent: bool
-    def __init__(self, id: _Optional[str] = ..., weight: _Optional[float] = ..., status: _Optional[_Union[_model_pb2.Status, str]] = ..., persistent: _Optional[bool] = ...) -> None: ...
+    lease_ms: int
+    def __init__(self, id: _Optional[str] = ..., weight: _Optional[float] = ..., status: _Optional[_Union[_model_pb2.Status, str]] = ..., persistent: _Optional[bool] = ..., lease_ms: _Optional[int] = ...) -> None: ...
