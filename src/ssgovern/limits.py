@@ -57,6 +57,28 @@ CATCH_UP_SLICE = 128
 SNAPSHOT_CACHE_BYTES = 32 << 20
 """Encoded snapshots kept for the next subscriber of the same service."""
 
+# --- people who look on -------------------------------------------------------------------
+EVENTS_MAX = 10_000
+EVENTS_BYTES_MAX = 12 << 20
+"""Changes of instances that a node remembers for people; of these, bytes of instances."""
+CLUSTER_EVENTS_MAX = 1_000
+CLUSTER_EVENT_BYTES_MAX = 512
+"""Of a sentence about the cluster; longer ones are cut."""
+EVENTS_PAGE_MAX = 500
+EVENTS_WAIT_MS_MAX = 30_000
+EVENTS_LOOK_MS = 100
+"""Who waits for an event is looked after so often."""
+EVENTS_WAITING_MAX = 256
+"""Questions that wait for an event, on one node. More: `OverloadedError`."""
+EVENT_FIELDS_MAX = 32
+EVENT_VALUE_CHARS_MAX = 200
+"""Of a value before or after a change."""
+SESSIONS_PAGE_MAX = 1_000
+SESSIONS_SCAN_MAX = 5_000
+"""Sessions looked at for one page; a page may be short because of it."""
+SESSIONS_ORDER_MS = 2_000
+"""Pages of sessions are read from an order that is made anew after so long."""
+
 # --- connections and queues ---------------------------------------------------------------
 CONNECTIONS_MAX = 100_000
 HELLO_TIMEOUT_MS = 5_000
@@ -107,6 +129,48 @@ HTTP_PAGE_DEFAULT = 100
 HTTP_QUERY_PAIRS_MAX = 32
 HTTP_FORWARD_MS = 8_000
 """A request that goes through the node's own client: long enough for a failover."""
+
+# --- access -------------------------------------------------------------------------------
+ACCESS_USERS_MAX = 1_000
+ACCESS_TOKENS_MAX = 10_000
+ACCESS_TOKENS_FORGOTTEN_MAX = 100
+"""Tokens that are over, removed with one new one when there is no more room."""
+ACCESS_ROLES_MAX = 256
+ACCESS_GRANTS_MAX = 32
+"""Of one role."""
+ACCESS_ROLES_EACH_MAX = 16
+"""Of one user or token."""
+ACCESS_NAME_BYTES_MAX = 64
+ACCESS_NOTE_BYTES_MAX = 256
+ACCESS_PASSWORD_BYTES_MAX = 256
+ACCESS_PASSWORD_CHARS_MIN = 10
+ACCESS_PASSWORD_HASH_BYTES_MAX = 256
+ACCESS_TOKEN_BYTES_MAX = 256
+
+# --- the console --------------------------------------------------------------------------
+CONSOLE_TICK_MS = 700
+"""An open page is looked at so often; it is told only what changed."""
+CONSOLE_PERIOD_MS = 1_000
+"""What all pages share is collected at most so often."""
+CONSOLE_REST_MS = 10_000
+"""Other nodes that are slow to answer are left alone up to so long."""
+CONSOLE_ASK_MS = 2_000
+CONSOLE_PATIENCE_MS = 150
+"""A page waits so long for other nodes before it is shown; what they say comes later."""
+CONSOLE_GAP_MS = 10_000
+"""A longer pause between two samples is a gap in the charts."""
+CONSOLE_SAMPLES_MAX = 300
+CONSOLE_STREAMS_MAX = 64
+"""Open pages of one node that are kept live at once."""
+CONSOLE_STREAM_MS = 25_000
+"""A page's stream ends after so long, and the page asks for the next."""
+CONSOLE_SERVICES_MAX = 100_000
+"""Services of one namespace asked of one other node."""
+CONSOLE_PAGE = 50
+"""Rows of a table."""
+CONSOLE_ACTION_MS = 10_000
+CONSOLE_DRAIN_MS = 20_000
+"""How long a drain waits for subscribers."""
 
 # --- client -------------------------------------------------------------------------------
 CLIENT_IN_FLIGHT_MAX = 4096
