@@ -9,10 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from ssgovern import limits
+from ssgovern.controller.access import NOBODY_YET
+from ssgovern.controller.access_codec import change_from_wire, change_to_wire
 from ssgovern.controller.nodes import Registration
 from ssgovern.controller.replicas import InSyncRequest, Resigned
 from ssgovern.controller.rows import ShardRow
 from ssgovern.controller.state import (
+    AccessChanged,
     Change,
     ClusterState,
     Founded,
@@ -56,6 +59,8 @@ def _record_to_wire(record: Record) -> metadata_pb2.MetadataRecord:
             message.node_marked.lost = change.lost
         case NodeRemoved():
             message.node_removed.node_id = change.node
+        case AccessChanged():
+            message.access_changed.CopyFrom(change_to_wire(change.change))
         case RowsChanged():
             message.rows_changed.SetInParent()
     message.rows.extend(_row_to_wire(shard, row) for shard, row in record.rows)
@@ -107,6 +112,8 @@ def _change_from_wire(message: metadata_pb2.MetadataRecord) -> Change:
             return NodeRemoved(NodeId(message.node_removed.node_id))
         case "rows_changed":
             return RowsChanged()
+        case "access_changed":
+            return AccessChanged(change_from_wire(message.access_changed))
         case _:
             raise UnsupportedVersionError(
                 "the metadata log has a record of a kind that this version does not know: "
@@ -125,6 +132,8 @@ def encode_snapshot(state: ClusterState, index: int) -> bytes:
         rows=[_row_to_wire(ShardId(shard), row) for shard, row in enumerate(state.rows)],
         retired_node_ids=sorted(state.retired),
     )
+    if state.access is not NOBODY_YET:
+        message.access.CopyFrom(change_to_wire(state.access.whole()))
     return encode(message)
 
 
@@ -138,6 +147,8 @@ def decode_snapshot(body: bytes) -> tuple[ClusterState, int]:
     state.nodes = {NodeId(node.node_id): _node_from_wire(node) for node in message.nodes}
     state.rows = [_row_from_wire(row) for row in message.rows]
     state.retired = dict.fromkeys(_ids(message.retired_node_ids))
+    if message.HasField("access"):
+        state.access = NOBODY_YET.changed(change_from_wire(message.access))
     return state, message.index
 
 

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple, assert_never
 
+from ssgovern.controller.access import ChangeAccess, decide_access
 from ssgovern.controller.nodes import (
     Registration,
     Stopping,
@@ -31,7 +32,7 @@ from ssgovern.controller.replicas import (
 from ssgovern.controller.rules import Decision, Rules, named
 from ssgovern.controller.settings import decide_settings
 from ssgovern.controller.soft import SoftState
-from ssgovern.controller.state import ClusterState, Record, Settings
+from ssgovern.controller.state import AccessChanged, ClusterState, Record, Settings
 from ssgovern.errors import SsGovernError
 from ssgovern.model import NodeId, ShardId
 
@@ -90,6 +91,7 @@ Request = (
     | ChangeSettings
     | Unclean
     | Candidates
+    | ChangeAccess
 )
 
 
@@ -165,6 +167,11 @@ def _decide(
             return decide_unclean(state, rules, request.shard, request.node)
         case Candidates():
             return decide_candidates(state, request.nodes)
+        case ChangeAccess():
+            change, sentence = decide_access(state.access, request.command, request.time_ms)
+            if change is None:
+                return Decision((), sentence)
+            return Decision((Record(sentence, AccessChanged(change)),), sentence)
     assert_never(request)
 
 

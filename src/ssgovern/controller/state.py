@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from ssgovern.controller.access import NOBODY_YET, AccessChange
 from ssgovern.controller.rows import ShardRow, row_fault
 from ssgovern.model import NodeId, ShardAssignment, ShardId, ShardMap
 
@@ -98,6 +99,11 @@ class RowsChanged:
     """Nothing but rows."""
 
 
+@dataclass(frozen=True, slots=True)
+class AccessChanged:
+    change: AccessChange
+
+
 Change = (
     Founded
     | SettingsChanged
@@ -106,6 +112,7 @@ Change = (
     | NodeMarked
     | NodeRemoved
     | RowsChanged
+    | AccessChanged
 )
 
 
@@ -122,6 +129,7 @@ class ClusterState:
     """All that the metadata log says. Only `replay` changes it."""
 
     __slots__ = (
+        "access",
         "cluster_id",
         "map_version",
         "nodes",
@@ -134,12 +142,13 @@ class ClusterState:
     def __init__(self, shards: int) -> None:
         self.cluster_id = b""
         self.settings = Settings()
+        self.access = NOBODY_YET
         self.nodes: dict[NodeId, Node] = {}
         self.retired: dict[NodeId, None] = {}
         self.rows: list[ShardRow] = [ShardRow()] * shards
         self.map_version = 0
         self.nodes_version = 0
-        """Rises with every change that is not a row; in no record, and not the same everywhere."""
+        """Rises with every change of nodes and settings; in no record, not the same everywhere."""
 
     def __repr__(self) -> str:
         live = sum(node.live for node in self.nodes.values())
@@ -166,9 +175,11 @@ class ClusterState:
             case NodeRemoved():
                 self.nodes.pop(change.node, None)
                 self.retired[change.node] = None
+            case AccessChanged():
+                self.access = self.access.changed(change.change)
             case RowsChanged():
                 pass
-        if not isinstance(change, RowsChanged):
+        if not isinstance(change, (RowsChanged, AccessChanged)):
             self.nodes_version += 1
         for shard, row in record.rows:
             self.rows[shard] = row
@@ -180,6 +191,7 @@ class ClusterState:
         other = ClusterState(0)
         other.cluster_id = self.cluster_id
         other.settings = self.settings
+        other.access = self.access
         other.nodes = dict(self.nodes)
         other.retired = dict(self.retired)
         other.rows = list(self.rows)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from ssgovern.controller.access import AccessChange, Grant, Role, Token, User
 from ssgovern.controller.codec import (
     decode_entry,
     decode_record,
@@ -24,6 +25,7 @@ from ssgovern.controller.nodes import Registration
 from ssgovern.controller.replicas import InSyncRequest, Resigned
 from ssgovern.controller.rows import ShardRow
 from ssgovern.controller.state import (
+    AccessChanged,
     Change,
     ClusterState,
     Founded,
@@ -68,6 +70,14 @@ ROW = ShardRow(
     NodeId(2),
 )
 SETTINGS = Settings(1, 5, 2, 9, 3, 6_000, 70_000, 8_000)
+ACCESS = AccessChange(
+    users=(User("ann", "$argon2id$", ("admin", "shop"), disabled=True),),
+    tokens=(Token("t300", bytes(range(32)), "ann", ("shop",), "构建", 300, 301, revoked=True),),
+    roles=(Role("shop", (Grant("prod", "default/shop-*", ("read", "write")),)),),
+    removed_users=("bob",),
+    removed_tokens=("t1",),
+    removed_roles=("old",),
+)
 CHANGES: dict[str, Change] = {
     "founded": Founded(ID, SETTINGS),
     "settings_changed": SettingsChanged(SETTINGS),
@@ -76,6 +86,7 @@ CHANGES: dict[str, Change] = {
     "node_marked": NodeMarked(NodeId(300), leaving=True, lost=True),
     "node_removed": NodeRemoved(NodeId(300)),
     "rows_changed": RowsChanged(),
+    "access_changed": AccessChanged(ACCESS),
 }
 
 
@@ -119,11 +130,24 @@ def test_snapshots_are_what_they_were(pytestconfig: pytest.Config) -> None:
     assert (back.rows, back.map_version, back.retired) == (state.rows, 1, {NodeId(4): None})
 
 
+def test_a_snapshot_has_who_may_do_what(pytestconfig: pytest.Config) -> None:
+    """Users, tokens and roles are in a snapshot, as they are after all changes."""
+    state = snapshot_state()
+    state.replay(Record("", CHANGES["access_changed"]))
+    data = encode_snapshot(state, 300)
+    check_golden("snapshot-access", data, pytestconfig)
+    back, _ = decode_snapshot(data)
+    assert back.access.whole() == state.access.whole()
+    assert back.access.users["ann"] == ACCESS.users[0]
+
+
 def test_every_kind_of_record_has_its_bytes() -> None:
     """A new kind of record needs a golden file, and no file is left over."""
     kinds = metadata_pb2.MetadataRecord.DESCRIPTOR.oneofs_by_name["change"].fields
     assert {field.name for field in kinds} == set(CHANGES)
-    names = {f"metadata-{name.replace('_', '-')}" for name in (*CHANGES, "snapshot")}
+    names = {
+        f"metadata-{name.replace('_', '-')}" for name in (*CHANGES, "snapshot", "snapshot-access")
+    }
     assert {path.stem for path in GOLDEN.glob("*.hex")} == names
 
 

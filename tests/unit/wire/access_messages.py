@@ -5,7 +5,7 @@ from __future__ import annotations
 from google.protobuf.message import Message
 
 from ssgovern.wire.frames import MessageType
-from ssgovern.wire.pb import access_pb2, native_pb2, peer_pb2
+from ssgovern.wire.pb import access_pb2, metadata_pb2, native_pb2, peer_pb2
 
 HASH = bytes(range(32))
 TOKEN = access_pb2.AccessToken(
@@ -92,4 +92,11 @@ OTHERS: dict[str, tuple[MessageType, Message]] = {
 }
 OTHER_RESPONSES: dict[str, tuple[MessageType, Message]] = {
     "hello-principal": (MessageType.HELLO, native_pb2.HelloResponse(principal="ann")),
+}
+
+METADATA: dict[str, Message] = {
+    "metadata-record-access": metadata_pb2.MetadataRecord(
+        reason="said by an operator", access_changed=STATE
+    ),
+    "metadata-snapshot-access": metadata_pb2.MetadataSnapshot(index=300, access=STATE),
 }

@@ -243,6 +243,8 @@ def _cases() -> dict[str, tuple[Message, bytes]]:
     cases["record-session-said-goodbye"] = goodbye, encode(goodbye)
     cases["snapshot-chunk"] = CHUNK, encode(CHUNK)
     cases["metadata-entry"] = cluster_messages.ENTRY, encode(cluster_messages.ENTRY)
+    for name, part in access_messages.METADATA.items():
+        cases[name] = part, encode(part)
     snapshot = cluster_messages.METADATA_SNAPSHOT
     cases["metadata-snapshot"] = snapshot, encode(snapshot)
     return cases

@@ -22,37 +22,38 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from ssgovern.wire.pb import access_pb2 as ssgovern_dot_v1_dot_access__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1assgovern/v1/metadata.proto\x12\x0bssgovern.v1\"\xb7\x03\n\x0eMetadataRecord\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12.\n\x07\x66ounded\x18\x02 \x01(\x0b\x32\x1b.ssgovern.v1.ClusterFoundedH\x00\x12\x38\n\x10settings_changed\x18\x03 \x01(\x0b\x32\x1c.ssgovern.v1.SettingsChangedH\x00\x12\x36\n\x0fnode_registered\x18\x04 \x01(\x0b\x32\x1b.ssgovern.v1.NodeRegisteredH\x00\x12\x30\n\x0cnodes_fenced\x18\x05 \x01(\x0b\x32\x18.ssgovern.v1.NodesFencedH\x00\x12.\n\x0bnode_marked\x18\x06 \x01(\x0b\x32\x17.ssgovern.v1.NodeMarkedH\x00\x12\x30\n\x0cnode_removed\x18\x07 \x01(\x0b\x32\x18.ssgovern.v1.NodeRemovedH\x00\x12\x30\n\x0crows_changed\x18\x08 \x01(\x0b\x32\x18.ssgovern.v1.RowsChangedH\x00\x12#\n\x04rows\x18\x0f \x03(\x0b\x32\x15.ssgovern.v1.ShardRowB\x08\n\x06\x63hange\"T\n\x0e\x43lusterFounded\x12\x12\n\ncluster_id\x18\x01 \x01(\x0c\x12.\n\x08settings\x18\x02 \x01(\x0b\x32\x1c.ssgovern.v1.ClusterSettings\"A\n\x0fSettingsChanged\x12.\n\x08settings\x18\x01 \x01(\x0b\x32\x1c.ssgovern.v1.ClusterSettings\"8\n\x0eNodeRegistered\x12&\n\x04node\x18\x01 \x01(\x0b\x32\x18.ssgovern.v1.ClusterNode\"\x1f\n\x0bNodesFenced\x12\x10\n\x08node_ids\x18\x01 \x03(\x04\"<\n\nNodeMarked\x12\x0f\n\x07node_id\x18\x01 \x01(\x04\x12\x0f\n\x07leaving\x18\x02 \x01(\x08\x12\x0c\n\x04lost\x18\x03 \x01(\x08\"\x1e\n\x0bNodeRemoved\x12\x0f\n\x07node_id\x18\x01 \x01(\x04\"\r\n\x0bRowsChanged\"\xc4\x01\n\x0f\x43lusterSettings\x12\x16\n\x0e\x66ormat_version\x18\x01 \x01(\r\x12\x0e\n\x06\x63opies\x18\x02 \x01(\r\x12\x13\n\x0bmin_in_sync\x18\x03 \x01(\r\x12\x11\n\tmoves_max\x18\x04 \x01(\r\x12\x15\n\rnodes_initial\x18\x05 \x01(\r\x12\x16\n\x0e\x66\x65nce_after_ms\x18\x06 \x01(\r\x12\x15\n\rlost_after_ms\x18\x07 \x01(\r\x12\x1b\n\x13handover_timeout_ms\x18\x08 \x01(\r\"\xc3\x01\n\x0b\x43lusterNode\x12\x0f\n\x07node_id\x18\x01 \x01(\x04\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\x12\x0c\n\x04zone\x18\x04 \x01(\t\x12\x14\n\x0c\x64irectory_id\x18\x05 \x01(\x0c\x12\x0f\n\x07\x62oot_id\x18\x06 \x01(\x0c\x12\x0f\n\x07session\x18\x07 \x01(\x04\x12\x0c\n\x04live\x18\x08 \x01(\x08\x12\x0f\n\x07leaving\x18\t \x01(\x08\x12\x0c\n\x04lost\x18\n \x01(\x08\x12\x11\n\tcandidate\x18\x0b \x01(\x08\"\xb5\x01\n\x08ShardRow\x12\r\n\x05shard\x18\x01 \x01(\r\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x0f\n\x07version\x18\x03 \x01(\x04\x12\x0f\n\x07primary\x18\x04 \x01(\x04\x12\x0f\n\x07holders\x18\x05 \x03(\x04\x12\x0f\n\x07in_sync\x18\x06 \x03(\x04\x12\x10\n\x08\x65ligible\x18\x07 \x03(\x04\x12\x10\n\x08incoming\x18\x08 \x01(\x04\x12\x10\n\x08outgoing\x18\t \x01(\x04\x12\x11\n\tsuccessor\x18\n \x01(\x04\"\xe2\x01\n\x10MetadataSnapshot\x12\r\n\x05index\x18\x01 \x01(\x04\x12\x12\n\ncluster_id\x18\x02 \x01(\x0c\x12.\n\x08settings\x18\x03 \x01(\x0b\x32\x1c.ssgovern.v1.ClusterSettings\x12\x13\n\x0bmap_version\x18\x04 \x01(\x04\x12\'\n\x05nodes\x18\x05 \x03(\x0b\x32\x18.ssgovern.v1.ClusterNode\x12#\n\x04rows\x18\x06 \x03(\x0b\x32\x15.ssgovern.v1.ShardRow\x12\x18\n\x10retired_node_ids\x18\x07 \x03(\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1assgovern/v1/metadata.proto\x12\x0bssgovern.v1\x1a\x18ssgovern/v1/access.proto\"\xed\x03\n\x0eMetadataRecord\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12.\n\x07\x66ounded\x18\x02 \x01(\x0b\x32\x1b.ssgovern.v1.ClusterFoundedH\x00\x12\x38\n\x10settings_changed\x18\x03 \x01(\x0b\x32\x1c.ssgovern.v1.SettingsChangedH\x00\x12\x36\n\x0fnode_registered\x18\x04 \x01(\x0b\x32\x1b.ssgovern.v1.NodeRegisteredH\x00\x12\x30\n\x0cnodes_fenced\x18\x05 \x01(\x0b\x32\x18.ssgovern.v1.NodesFencedH\x00\x12.\n\x0bnode_marked\x18\x06 \x01(\x0b\x32\x17.ssgovern.v1.NodeMarkedH\x00\x12\x30\n\x0cnode_removed\x18\x07 \x01(\x0b\x32\x18.ssgovern.v1.NodeRemovedH\x00\x12\x30\n\x0crows_changed\x18\x08 \x01(\x0b\x32\x18.ssgovern.v1.RowsChangedH\x00\x12\x34\n\x0e\x61\x63\x63\x65ss_changed\x18\t \x01(\x0b\x32\x1a.ssgovern.v1.AccessChangedH\x00\x12#\n\x04rows\x18\x0f \x03(\x0b\x32\x15.ssgovern.v1.ShardRowB\x08\n\x06\x63hange\"T\n\x0e\x43lusterFounded\x12\x12\n\ncluster_id\x18\x01 \x01(\x0c\x12.\n\x08settings\x18\x02 \x01(\x0b\x32\x1c.ssgovern.v1.ClusterSettings\"A\n\x0fSettingsChanged\x12.\n\x08settings\x18\x01 \x01(\x0b\x32\x1c.ssgovern.v1.ClusterSettings\"8\n\x0eNodeRegistered\x12&\n\x04node\x18\x01 \x01(\x0b\x32\x18.ssgovern.v1.ClusterNode\"\x1f\n\x0bNodesFenced\x12\x10\n\x08node_ids\x18\x01 \x03(\x04\"<\n\nNodeMarked\x12\x0f\n\x07node_id\x18\x01 \x01(\x04\x12\x0f\n\x07leaving\x18\x02 \x01(\x08\x12\x0c\n\x04lost\x18\x03 \x01(\x08\"\x1e\n\x0bNodeRemoved\x12\x0f\n\x07node_id\x18\x01 \x01(\x04\"\r\n\x0bRowsChanged\"\xc4\x01\n\x0f\x43lusterSettings\x12\x16\n\x0e\x66ormat_version\x18\x01 \x01(\r\x12\x0e\n\x06\x63opies\x18\x02 \x01(\r\x12\x13\n\x0bmin_in_sync\x18\x03 \x01(\r\x12\x11\n\tmoves_max\x18\x04 \x01(\r\x12\x15\n\rnodes_initial\x18\x05 \x01(\r\x12\x16\n\x0e\x66\x65nce_after_ms\x18\x06 \x01(\r\x12\x15\n\rlost_after_ms\x18\x07 \x01(\r\x12\x1b\n\x13handover_timeout_ms\x18\x08 \x01(\r\"\xc3\x01\n\x0b\x43lusterNode\x12\x0f\n\x07node_id\x18\x01 \x01(\x04\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\x12\x0c\n\x04zone\x18\x04 \x01(\t\x12\x14\n\x0c\x64irectory_id\x18\x05 \x01(\x0c\x12\x0f\n\x07\x62oot_id\x18\x06 \x01(\x0c\x12\x0f\n\x07session\x18\x07 \x01(\x04\x12\x0c\n\x04live\x18\x08 \x01(\x08\x12\x0f\n\x07leaving\x18\t \x01(\x08\x12\x0c\n\x04lost\x18\n \x01(\x08\x12\x11\n\tcandidate\x18\x0b \x01(\x08\"\xb5\x01\n\x08ShardRow\x12\r\n\x05shard\x18\x01 \x01(\r\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x0f\n\x07version\x18\x03 \x01(\x04\x12\x0f\n\x07primary\x18\x04 \x01(\x04\x12\x0f\n\x07holders\x18\x05 \x03(\x04\x12\x0f\n\x07in_sync\x18\x06 \x03(\x04\x12\x10\n\x08\x65ligible\x18\x07 \x03(\x04\x12\x10\n\x08incoming\x18\x08 \x01(\x04\x12\x10\n\x08outgoing\x18\t \x01(\x04\x12\x11\n\tsuccessor\x18\n \x01(\x04\"\x8e\x02\n\x10MetadataSnapshot\x12\r\n\x05index\x18\x01 \x01(\x04\x12\x12\n\ncluster_id\x18\x02 \x01(\x0c\x12.\n\x08settings\x18\x03 \x01(\x0b\x32\x1c.ssgovern.v1.ClusterSettings\x12\x13\n\x0bmap_version\x18\x04 \x01(\x04\x12\'\n\x05nodes\x18\x05 \x03(\x0b\x32\x18.ssgovern.v1.ClusterNode\x12#\n\x04rows\x18\x06 \x03(\x0b\x32\x15.ssgovern.v1.ShardRow\x12\x18\n\x10retired_node_ids\x18\x07 \x03(\x04\x12*\n\x06\x61\x63\x63\x65ss\x18\x08 \x01(\x0b\x32\x1a.ssgovern.v1.AccessChangedb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'ssgovern.v1.metadata_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_METADATARECORD']._serialized_start=44
-  _globals['_METADATARECORD']._serialized_end=483
-  _globals['_CLUSTERFOUNDED']._serialized_start=485
-  _globals['_CLUSTERFOUNDED']._serialized_end=569
-  _globals['_SETTINGSCHANGED']._serialized_start=571
-  _globals['_SETTINGSCHANGED']._serialized_end=636
-  _globals['_NODEREGISTERED']._serialized_start=638
-  _globals['_NODEREGISTERED']._serialized_end=694
-  _globals['_NODESFENCED']._serialized_start=696
-  _globals['_NODESFENCED']._serialized_end=727
-  _globals['_NODEMARKED']._serialized_start=729
-  _globals['_NODEMARKED']._serialized_end=789
-  _globals['_NODEREMOVED']._serialized_start=791
-  _globals['_NODEREMOVED']._serialized_end=821
-  _globals['_ROWSCHANGED']._serialized_start=823
-  _globals['_ROWSCHANGED']._serialized_end=836
-  _globals['_CLUSTERSETTINGS']._serialized_start=839
-  _globals['_CLUSTERSETTINGS']._serialized_end=1035
-  _globals['_CLUSTERNODE']._serialized_start=1038
-  _globals['_CLUSTERNODE']._serialized_end=1233
-  _globals['_SHARDROW']._serialized_start=1236
-  _globals['_SHARDROW']._serialized_end=1417
-  _globals['_METADATASNAPSHOT']._serialized_start=1420
-  _globals['_METADATASNAPSHOT']._serialized_end=1646
+  _globals['_METADATARECORD']._serialized_start=70
+  _globals['_METADATARECORD']._serialized_end=563
+  _globals['_CLUSTERFOUNDED']._serialized_start=565
+  _globals['_CLUSTERFOUNDED']._serialized_end=649
+  _globals['_SETTINGSCHANGED']._serialized_start=651
+  _globals['_SETTINGSCHANGED']._serialized_end=716
+  _globals['_NODEREGISTERED']._serialized_start=718
+  _globals['_NODEREGISTERED']._serialized_end=774
+  _globals['_NODESFENCED']._serialized_start=776
+  _globals['_NODESFENCED']._serialized_end=807
+  _globals['_NODEMARKED']._serialized_start=809
+  _globals['_NODEMARKED']._serialized_end=869
+  _globals['_NODEREMOVED']._serialized_start=871
+  _globals['_NODEREMOVED']._serialized_end=901
+  _globals['_ROWSCHANGED']._serialized_start=903
+  _globals['_ROWSCHANGED']._serialized_end=916
+  _globals['_CLUSTERSETTINGS']._serialized_start=919
+  _globals['_CLUSTERSETTINGS']._serialized_end=1115
+  _globals['_CLUSTERNODE']._serialized_start=1118
+  _globals['_CLUSTERNODE']._serialized_end=1313
+  _globals['_SHARDROW']._serialized_start=1316
+  _globals['_SHARDROW']._serialized_end=1497
+  _globals['_METADATASNAPSHOT']._serialized_start=1500
+  _globals['_METADATASNAPSHOT']._serialized_end=1770
 # @@protoc_insertion_point(module_scope)

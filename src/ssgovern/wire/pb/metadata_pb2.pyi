@@ -1,3 +1,4 @@
+from ssgovern.wire.pb import access_pb2 as _access_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
@@ -7,7 +8,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class MetadataRecord(_message.Message):
-    __slots__ = ("reason", "founded", "settings_changed", "node_registered", "nodes_fenced", "node_marked", "node_removed", "rows_changed", "rows")
+    __slots__ = ("reason", "founded", "settings_changed", "node_registered", "nodes_fenced", "node_marked", "node_removed", "rows_changed", "access_changed", "rows")
     REASON_FIELD_NUMBER: _ClassVar[int]
     FOUNDED_FIELD_NUMBER: _ClassVar[int]
     SETTINGS_CHANGED_FIELD_NUMBER: _ClassVar[int]
@@ -16,6 +17,7 @@ class MetadataRecord(_message.Message):
     NODE_MARKED_FIELD_NUMBER: _ClassVar[int]
     NODE_REMOVED_FIELD_NUMBER: _ClassVar[int]
     ROWS_CHANGED_FIELD_NUMBER: _ClassVar[int]
+    ACCESS_CHANGED_FIELD_NUMBER: _ClassVar[int]
     ROWS_FIELD_NUMBER: _ClassVar[int]
     reason: str
     founded: ClusterFounded
@@ -25,8 +27,9 @@ class MetadataRecord(_message.Message):
     node_marked: NodeMarked
     node_removed: NodeRemoved
     rows_changed: RowsChanged
+    access_changed: _access_pb2.AccessChanged
     rows: _containers.RepeatedCompositeFieldContainer[ShardRow]
-    def __init__(self, reason: _Optional[str] = ..., founded: _Optional[_Union[ClusterFounded, _Mapping]] = ..., settings_changed: _Optional[_Union[SettingsChanged, _Mapping]] = ..., node_registered: _Optional[_Union[NodeRegistered, _Mapping]] = ..., nodes_fenced: _Optional[_Union[NodesFenced, _Mapping]] = ..., node_marked: _Optional[_Union[NodeMarked, _Mapping]] = ..., node_removed: _Optional[_Union[NodeRemoved, _Mapping]] = ..., rows_changed: _Optional[_Union[RowsChanged, _Mapping]] = ..., rows: _Optional[_Iterable[_Union[ShardRow, _Mapping]]] = ...) -> None: ...
+    def __init__(self, reason: _Optional[str] = ..., founded: _Optional[_Union[ClusterFounded, _Mapping]] = ..., settings_changed: _Optional[_Union[SettingsChanged, _Mapping]] = ..., node_registered: _Optional[_Union[NodeRegistered, _Mapping]] = ..., nodes_fenced: _Optional[_Union[NodesFenced, _Mapping]] = ..., node_marked: _Optional[_Union[NodeMarked, _Mapping]] = ..., node_removed: _Optional[_Union[NodeRemoved, _Mapping]] = ..., rows_changed: _Optional[_Union[RowsChanged, _Mapping]] = ..., access_changed: _Optional[_Union[_access_pb2.AccessChanged, _Mapping]] = ..., rows: _Optional[_Iterable[_Union[ShardRow, _Mapping]]] = ...) -> None: ...
 
 class ClusterFounded(_message.Message):
     __slots__ = ("cluster_id", "settings")
@@ -145,7 +148,7 @@ class ShardRow(_message.Message):
     def __init__(self, shard: _Optional[int] = ..., epoch: _Optional[int] = ..., version: _Optional[int] = ..., primary: _Optional[int] = ..., holders: _Optional[_Iterable[int]] = ..., in_sync: _Optional[_Iterable[int]] = ..., eligible: _Optional[_Iterable[int]] = ..., incoming: _Optional[int] = ..., outgoing: _Optional[int] = ..., successor: _Optional[int] = ...) -> None: ...
 
 class MetadataSnapshot(_message.Message):
-    __slots__ = ("index", "cluster_id", "settings", "map_version", "nodes", "rows", "retired_node_ids")
+    __slots__ = ("index", "cluster_id", "settings", "map_version", "nodes", "rows", "retired_node_ids", "access")
     INDEX_FIELD_NUMBER: _ClassVar[int]
     CLUSTER_ID_FIELD_NUMBER: _ClassVar[int]
     SETTINGS_FIELD_NUMBER: _ClassVar[int]
@@ -153,6 +156,7 @@ class MetadataSnapshot(_message.Message):
     NODES_FIELD_NUMBER: _ClassVar[int]
     ROWS_FIELD_NUMBER: _ClassVar[int]
     RETIRED_NODE_IDS_FIELD_NUMBER: _ClassVar[int]
+    ACCESS_FIELD_NUMBER: _ClassVar[int]
     index: int
     cluster_id: bytes
     settings: ClusterSettings
@@ -160,4 +164,5 @@ class MetadataSnapshot(_message.Message):
     nodes: _containers.RepeatedCompositeFieldContainer[ClusterNode]
     rows: _containers.RepeatedCompositeFieldContainer[ShardRow]
     retired_node_ids: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(self, index: _Optional[int] = ..., cluster_id: _Optional[bytes] = ..., settings: _Optional[_Union[ClusterSettings, _Mapping]] = ..., map_version: _Optional[int] = ..., nodes: _Optional[_Iterable[_Union[ClusterNode, _Mapping]]] = ..., rows: _Optional[_Iterable[_Union[ShardRow, _Mapping]]] = ..., retired_node_ids: _Optional[_Iterable[int]] = ...) -> None: ...
+    access: _access_pb2.AccessChanged
+    def __init__(self, index: _Optional[int] = ..., cluster_id: _Optional[bytes] = ..., settings: _Optional[_Union[ClusterSettings, _Mapping]] = ..., map_version: _Optional[int] = ..., nodes: _Optional[_Iterable[_Union[ClusterNode, _Mapping]]] = ..., rows: _Optional[_Iterable[_Union[ShardRow, _Mapping]]] = ..., retired_node_ids: _Optional[_Iterable[int]] = ..., access: _Optional[_Union[_access_pb2.AccessChanged, _Mapping]] = ...) -> None: ...
