@@ -285,6 +285,20 @@ PEER_REDIAL_MS = 200
 PEER_REFUSED_PAUSE_MS = 2_000
 """The pause after a node that does not want this one."""
 
+# --- TLS ----------------------------------------------------------------------------------
+TLS_HANDSHAKE_MS = 5_000
+TLS_HANDSHAKES_MAX = 4_096
+"""Connections of all ports of a node that have not got through their handshake; more are closed."""
+TLS_LINGER_MS = 1_000
+"""So long who failed is listened to, and not heard, so that it reads why."""
+TLS_FAULTS_TOLD_MAX = 256
+"""Addresses and faults that were told once and are not told again."""
+TLS_LOOK_MS = 2_000
+"""How often files are looked at; what was changed is read when it is the same twice."""
+TLS_EXPIRY_TOLD_DAYS = 14
+TLS_EXPIRY_TOLD_MS = 24 * 3_600_000
+"""A certificate that ends so soon is warned of, so often."""
+
 # --- replication --------------------------------------------------------------------------
 REPLICATION_ENTRIES_RETAINED = 2_048
 """Entries of a shard kept in memory for replicas that are behind; others take a snapshot."""
