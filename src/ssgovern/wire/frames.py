@@ -56,6 +56,8 @@ class MessageType(IntEnum):
     CLUSTER_STATUS = 53
     CLUSTER_COMMAND = 54
     READ_SHARD = 55
+    SESSIONS = 58
+    EVENTS = 59
     AUDIT = 60
     ACCESS = 61
     PEER_HELLO = 100

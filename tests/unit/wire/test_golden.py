@@ -10,6 +10,7 @@ from pathlib import Path
 
 import access_messages
 import cluster_messages
+import observing_messages
 import pytest
 from builders import deregistered, ended, epoch_started, instance, registered, updated
 from google.protobuf.descriptor import Descriptor
@@ -86,6 +87,7 @@ REQUESTS: dict[MessageType, Message] = {
     MessageType.READ_SHARD: native_pb2.ReadShardRequest(shard=255, number=300),
     **cluster_messages.REQUESTS,
     **access_messages.REQUESTS,
+    **observing_messages.REQUESTS,
 }
 
 RESPONSES: dict[MessageType, Message] = {
@@ -139,6 +141,7 @@ RESPONSES: dict[MessageType, Message] = {
     ),
     **cluster_messages.RESPONSES,
     **access_messages.RESPONSES,
+    **observing_messages.RESPONSES,
 }
 
 PUSHES: dict[MessageType, Message] = {
@@ -244,6 +247,8 @@ def _cases() -> dict[str, tuple[Message, bytes]]:
     cases["snapshot-chunk"] = CHUNK, encode(CHUNK)
     cases["metadata-entry"] = cluster_messages.ENTRY, encode(cluster_messages.ENTRY)
     for name, part in access_messages.METADATA.items():
+        cases[name] = part, encode(part)
+    for name, part in observing_messages.PARTS.items():
         cases[name] = part, encode(part)
     snapshot = cluster_messages.METADATA_SNAPSHOT
     cases["metadata-snapshot"] = snapshot, encode(snapshot)

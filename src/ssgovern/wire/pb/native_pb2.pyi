@@ -13,8 +13,33 @@ class Role(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     ROLE_CLIENT: _ClassVar[Role]
     ROLE_PEER: _ClassVar[Role]
+
+class EventKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    EVENT_OTHER: _ClassVar[EventKind]
+    EVENT_REGISTERED: _ClassVar[EventKind]
+    EVENT_REPLACED: _ClassVar[EventKind]
+    EVENT_DEREGISTERED: _ClassVar[EventKind]
+    EVENT_UPDATED: _ClassVar[EventKind]
+    EVENT_EXPIRED: _ClassVar[EventKind]
+    EVENT_LEFT: _ClassVar[EventKind]
+    EVENT_UNHEALTHY: _ClassVar[EventKind]
+    EVENT_OUT_OF_SERVICE: _ClassVar[EventKind]
+    EVENT_IN_SERVICE: _ClassVar[EventKind]
+    EVENT_CLUSTER: _ClassVar[EventKind]
 ROLE_CLIENT: Role
 ROLE_PEER: Role
+EVENT_OTHER: EventKind
+EVENT_REGISTERED: EventKind
+EVENT_REPLACED: EventKind
+EVENT_DEREGISTERED: EventKind
+EVENT_UPDATED: EventKind
+EVENT_EXPIRED: EventKind
+EVENT_LEFT: EventKind
+EVENT_UNHEALTHY: EventKind
+EVENT_OUT_OF_SERVICE: EventKind
+EVENT_IN_SERVICE: EventKind
+EVENT_CLUSTER: EventKind
 
 class Error(_message.Message):
     __slots__ = ("code", "retry", "message", "fields")
@@ -793,6 +818,136 @@ class AuditEntry(_message.Message):
     def __init__(self, number: _Optional[int] = ..., time_ms: _Optional[int] = ..., who: _Optional[str] = ..., origin: _Optional[str] = ..., way: _Optional[str] = ..., action: _Optional[str] = ..., target: _Optional[str] = ..., outcome: _Optional[str] = ..., detail: _Optional[str] = ..., changes: _Optional[_Iterable[_Union[AuditField, _Mapping]]] = ..., node_id: _Optional[int] = ...) -> None: ...
 
 class AuditField(_message.Message):
+    __slots__ = ("name", "before", "after")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    BEFORE_FIELD_NUMBER: _ClassVar[int]
+    AFTER_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    before: str
+    after: str
+    def __init__(self, name: _Optional[str] = ..., before: _Optional[str] = ..., after: _Optional[str] = ...) -> None: ...
+
+class SessionsRequest(_message.Message):
+    __slots__ = ("id_prefix", "client_name", "page_size", "after")
+    ID_PREFIX_FIELD_NUMBER: _ClassVar[int]
+    CLIENT_NAME_FIELD_NUMBER: _ClassVar[int]
+    PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
+    AFTER_FIELD_NUMBER: _ClassVar[int]
+    id_prefix: bytes
+    client_name: str
+    page_size: int
+    after: bytes
+    def __init__(self, id_prefix: _Optional[bytes] = ..., client_name: _Optional[str] = ..., page_size: _Optional[int] = ..., after: _Optional[bytes] = ...) -> None: ...
+
+class SessionsResponse(_message.Message):
+    __slots__ = ("node_id", "sessions", "next_after", "total")
+    NODE_ID_FIELD_NUMBER: _ClassVar[int]
+    SESSIONS_FIELD_NUMBER: _ClassVar[int]
+    NEXT_AFTER_FIELD_NUMBER: _ClassVar[int]
+    TOTAL_FIELD_NUMBER: _ClassVar[int]
+    node_id: int
+    sessions: _containers.RepeatedCompositeFieldContainer[SessionSummary]
+    next_after: bytes
+    total: int
+    def __init__(self, node_id: _Optional[int] = ..., sessions: _Optional[_Iterable[_Union[SessionSummary, _Mapping]]] = ..., next_after: _Optional[bytes] = ..., total: _Optional[int] = ...) -> None: ...
+
+class SessionSummary(_message.Message):
+    __slots__ = ("session_id", "client_name", "address", "connected", "connected_ms", "heard_ms", "closed_ms", "shards", "instances", "subscriptions", "is_protected", "lease", "ttl_ms")
+    SESSION_ID_FIELD_NUMBER: _ClassVar[int]
+    CLIENT_NAME_FIELD_NUMBER: _ClassVar[int]
+    ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    CONNECTED_FIELD_NUMBER: _ClassVar[int]
+    CONNECTED_MS_FIELD_NUMBER: _ClassVar[int]
+    HEARD_MS_FIELD_NUMBER: _ClassVar[int]
+    CLOSED_MS_FIELD_NUMBER: _ClassVar[int]
+    SHARDS_FIELD_NUMBER: _ClassVar[int]
+    INSTANCES_FIELD_NUMBER: _ClassVar[int]
+    SUBSCRIPTIONS_FIELD_NUMBER: _ClassVar[int]
+    IS_PROTECTED_FIELD_NUMBER: _ClassVar[int]
+    LEASE_FIELD_NUMBER: _ClassVar[int]
+    TTL_MS_FIELD_NUMBER: _ClassVar[int]
+    session_id: bytes
+    client_name: str
+    address: str
+    connected: bool
+    connected_ms: int
+    heard_ms: int
+    closed_ms: int
+    shards: int
+    instances: int
+    subscriptions: int
+    is_protected: bool
+    lease: bool
+    ttl_ms: int
+    def __init__(self, session_id: _Optional[bytes] = ..., client_name: _Optional[str] = ..., address: _Optional[str] = ..., connected: _Optional[bool] = ..., connected_ms: _Optional[int] = ..., heard_ms: _Optional[int] = ..., closed_ms: _Optional[int] = ..., shards: _Optional[int] = ..., instances: _Optional[int] = ..., subscriptions: _Optional[int] = ..., is_protected: _Optional[bool] = ..., lease: _Optional[bool] = ..., ttl_ms: _Optional[int] = ...) -> None: ...
+
+class EventsRequest(_message.Message):
+    __slots__ = ("life", "after", "after_index", "namespace", "group", "service", "cluster", "limit", "wait_ms", "newest")
+    LIFE_FIELD_NUMBER: _ClassVar[int]
+    AFTER_FIELD_NUMBER: _ClassVar[int]
+    AFTER_INDEX_FIELD_NUMBER: _ClassVar[int]
+    NAMESPACE_FIELD_NUMBER: _ClassVar[int]
+    GROUP_FIELD_NUMBER: _ClassVar[int]
+    SERVICE_FIELD_NUMBER: _ClassVar[int]
+    CLUSTER_FIELD_NUMBER: _ClassVar[int]
+    LIMIT_FIELD_NUMBER: _ClassVar[int]
+    WAIT_MS_FIELD_NUMBER: _ClassVar[int]
+    NEWEST_FIELD_NUMBER: _ClassVar[int]
+    life: bytes
+    after: int
+    after_index: int
+    namespace: str
+    group: str
+    service: str
+    cluster: bool
+    limit: int
+    wait_ms: int
+    newest: bool
+    def __init__(self, life: _Optional[bytes] = ..., after: _Optional[int] = ..., after_index: _Optional[int] = ..., namespace: _Optional[str] = ..., group: _Optional[str] = ..., service: _Optional[str] = ..., cluster: _Optional[bool] = ..., limit: _Optional[int] = ..., wait_ms: _Optional[int] = ..., newest: _Optional[bool] = ...) -> None: ...
+
+class EventsResponse(_message.Message):
+    __slots__ = ("node_id", "life", "events", "last", "last_index", "lost")
+    NODE_ID_FIELD_NUMBER: _ClassVar[int]
+    LIFE_FIELD_NUMBER: _ClassVar[int]
+    EVENTS_FIELD_NUMBER: _ClassVar[int]
+    LAST_FIELD_NUMBER: _ClassVar[int]
+    LAST_INDEX_FIELD_NUMBER: _ClassVar[int]
+    LOST_FIELD_NUMBER: _ClassVar[int]
+    node_id: int
+    life: bytes
+    events: _containers.RepeatedCompositeFieldContainer[Event]
+    last: int
+    last_index: int
+    lost: bool
+    def __init__(self, node_id: _Optional[int] = ..., life: _Optional[bytes] = ..., events: _Optional[_Iterable[_Union[Event, _Mapping]]] = ..., last: _Optional[int] = ..., last_index: _Optional[int] = ..., lost: _Optional[bool] = ...) -> None: ...
+
+class Event(_message.Message):
+    __slots__ = ("kind", "time_ms", "service", "instance_id", "address", "shard", "epoch", "revision", "session_id", "changes", "reason")
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    TIME_MS_FIELD_NUMBER: _ClassVar[int]
+    SERVICE_FIELD_NUMBER: _ClassVar[int]
+    INSTANCE_ID_FIELD_NUMBER: _ClassVar[int]
+    ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    SHARD_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    SESSION_ID_FIELD_NUMBER: _ClassVar[int]
+    CHANGES_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    kind: EventKind
+    time_ms: int
+    service: _model_pb2.ServiceKey
+    instance_id: str
+    address: str
+    shard: int
+    epoch: int
+    revision: int
+    session_id: bytes
+    changes: _containers.RepeatedCompositeFieldContainer[EventField]
+    reason: str
+    def __init__(self, kind: _Optional[_Union[EventKind, str]] = ..., time_ms: _Optional[int] = ..., service: _Optional[_Union[_model_pb2.ServiceKey, _Mapping]] = ..., instance_id: _Optional[str] = ..., address: _Optional[str] = ..., shard: _Optional[int] = ..., epoch: _Optional[int] = ..., revision: _Optional[int] = ..., session_id: _Optional[bytes] = ..., changes: _Optional[_Iterable[_Union[EventField, _Mapping]]] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class EventField(_message.Message):
     __slots__ = ("name", "before", "after")
     NAME_FIELD_NUMBER: _ClassVar[int]
     BEFORE_FIELD_NUMBER: _ClassVar[int]

@@ -186,10 +186,12 @@ class RaftBatch(_message.Message):
     def __init__(self, messages: _Optional[_Iterable[_Union[RaftMessage, _Mapping]]] = ...) -> None: ...
 
 class MetadataEntry(_message.Message):
-    __slots__ = ("records",)
+    __slots__ = ("records", "time_ms")
     RECORDS_FIELD_NUMBER: _ClassVar[int]
+    TIME_MS_FIELD_NUMBER: _ClassVar[int]
     records: _containers.RepeatedCompositeFieldContainer[_metadata_pb2.MetadataRecord]
-    def __init__(self, records: _Optional[_Iterable[_Union[_metadata_pb2.MetadataRecord, _Mapping]]] = ...) -> None: ...
+    time_ms: int
+    def __init__(self, records: _Optional[_Iterable[_Union[_metadata_pb2.MetadataRecord, _Mapping]]] = ..., time_ms: _Optional[int] = ...) -> None: ...
 
 class Position(_message.Message):
     __slots__ = ("epoch", "revision")
