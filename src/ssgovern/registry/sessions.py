@@ -5,6 +5,9 @@ sessions wait in slots of a wheel by the time at which they might expire and are
 time comes (ZooKeeper's ExpiryQueue, made lazy), so that heartbeats cost O(1) and a tick costs
 what is due.
 
+A lease is a session that never has a connection: whoever holds its secret renews it by requests,
+and it has a time to live of its own.
+
 Three things keep it from expiring who is alive: time in which this node's own loop stalled does
 not count; a connection that closed leaves `close_grace_ms` to come back; and `Protection` holds
 expiries back when too many would go at once. An end is only proposed here: it is true when the
@@ -39,13 +42,18 @@ class Session:
         "ended",
         "held_since_ms",
         "id",
+        "is_lease",
         "last_heard_ms",
         "shards",
+        "ttl_ms",
+        "under_way",
         "wheel_slot",
     )
 
-    def __init__(self, session_id: SessionId, now_ms: float) -> None:
+    def __init__(self, session_id: SessionId, now_ms: float, ttl_ms: float) -> None:
         self.id = session_id
+        self.ttl_ms = ttl_ms
+        self.is_lease = False
         self.connection: Connection | None = None
         """The connection that speaks for it now."""
         self.last_heard_ms = now_ms
@@ -56,10 +64,13 @@ class Session:
         self.shards = 0
         """Bit i: it may own instances in shard i, of which this node is primary. Cleared only
         when the shard is another node's: what the session owns there is that node's to end."""
+        self.under_way = 0
+        """Of a lease: registrations for it that the log has yet to decide."""
         self.wheel_slot = 0
 
     def __repr__(self) -> str:
-        return f"<Session {self.id.hex()[:8]} heard={self.last_heard_ms:.0f}>"
+        what = "Lease" if self.is_lease else "Session"
+        return f"<{what} {self.id.hex()[:8]} heard={self.last_heard_ms:.0f}>"
 
 
 def shards_of(mask: int) -> Iterator[ShardId]:
@@ -75,6 +86,7 @@ class SessionTiming:
     """Times of a session's life, milliseconds."""
 
     ttl_ms: float = 5000
+    """Of sessions; each lease has its own."""
     close_grace_ms: float = 1000
     tick_ms: float = 250
 
@@ -95,6 +107,8 @@ class SessionTable:
         """Running time cannot be later than this before the next tick."""
         self.per_shard = [0] * SHARDS
         """How many sessions may own instances in each shard."""
+        self.leases_per_shard = [0] * SHARDS
+        """How many of them are leases."""
 
     def __len__(self) -> int:
         return len(self._sessions)
@@ -121,26 +135,48 @@ class SessionTable:
     def open(self, session_id: SessionId, now_ms: float, shards: int = 0) -> Session:
         """Add a session that is not there, with a full time to live."""
         assert session_id not in self._sessions, f"session {session_id.hex()} opened twice"
-        session = Session(session_id, self._running_ms(now_ms))
+        session = Session(session_id, self._running_ms(now_ms), self._timing.ttl_ms)
         self._sessions[session_id] = session
         self.claim(session, shards)
         self._schedule(session)
         return session
+
+    def open_lease(self, session_id: SessionId, now_ms: float, ttl_ms: float) -> Session:
+        """Add a lease that is not there, with a full time to live."""
+        lease = self.open(session_id, now_ms)
+        lease.is_lease = True
+        self._set_ttl(lease, ttl_ms)
+        return lease
+
+    def extend(self, lease: Session, ttl_ms: float) -> None:
+        """Let a lease have at least this time to live from now on: it is promised no less."""
+        if ttl_ms > lease.ttl_ms:
+            self._set_ttl(lease, ttl_ms)
+
+    def _set_ttl(self, session: Session, ttl_ms: float) -> None:
+        session.ttl_ms = ttl_ms
+        if session not in self._held:
+            self._unschedule(session)
+            self._schedule(session)
 
     def claim(self, session: Session, shards: int) -> None:
         """Note that the session may own instances in the shards of this mask."""
         added = shards & ~session.shards
         if added:
             session.shards |= added
-            for shard in shards_of(added):
-                self.per_shard[shard] += 1
+            self._count(session, added, 1)
 
     def unclaim(self, session: Session, shards: int) -> None:
         """Note that what the session owns in these shards is not this node's to end."""
         gone = shards & session.shards
         session.shards ^= gone
-        for shard in shards_of(gone):
-            self.per_shard[shard] -= 1
+        self._count(session, gone, -1)
+
+    def _count(self, session: Session, shards: int, by: int) -> None:
+        for shard in shards_of(shards):
+            self.per_shard[shard] += by
+            if session.is_lease:
+                self.leases_per_shard[shard] += by
 
     def unclaim_all(self, shards: int) -> int:
         """Do so for every session, as these shards are another node's now.
@@ -205,8 +241,7 @@ class SessionTable:
         session.connection = None
         self._unschedule(session)
         self._held.pop(session, None)
-        for shard in shards_of(session.shards):
-            self.per_shard[shard] -= 1
+        self._count(session, session.shards, -1)
 
     # --- time ------------------------------------------------------------------------------
 
@@ -235,7 +270,9 @@ class SessionTable:
         due += self._take_due(running_ms)
         if not due:
             return due
-        ending, holding = self._protection.judge(due, self.per_shard, running_ms)
+        ending, holding = self._protection.judge(
+            due, self.per_shard, self.leases_per_shard, running_ms
+        )
         for session in holding:
             self._held[session] = None
         return ending
@@ -264,7 +301,7 @@ class SessionTable:
         return due
 
     def _deadline(self, session: Session) -> float:
-        deadline = session.last_heard_ms + self._timing.ttl_ms
+        deadline = session.last_heard_ms + session.ttl_ms
         if session.closed_at_ms is not None:
             return min(deadline, session.closed_at_ms + self._timing.close_grace_ms)
         return deadline
@@ -299,3 +336,7 @@ class SessionTable:
             bit = 1 << shard
             count = sum(1 for session in self._sessions.values() if session.shards & bit)
             assert count == self.per_shard[shard], f"shard {shard}"
+            leases = sum(
+                1 for each in self._sessions.values() if each.is_lease and each.shards & bit
+            )
+            assert leases == self.leases_per_shard[shard], f"shard {shard}"

@@ -105,13 +105,15 @@ def restore_chunk(state: ShardState, chunk: log_pb2.SnapshotChunk) -> None:
         for item in saved.instances:
             session_id = SessionId(item.session_id)
             encoded = item.instance
+            instance = model_pb2.Instance.FromString(encoded)
             entry = Entry(
                 service,
                 item.id,
                 encoded,
                 session_id,
                 persistent=item.persistent,
-                available=is_available(model_pb2.Instance.FromString(encoded)),
+                available=is_available(instance),
+                lease_ms=instance.lease_ms,
             )
             service.instances[entry.id] = entry
             service.available += entry.available
@@ -153,6 +155,7 @@ def _in_order(entry: Entry) -> Entry:
         entry.session_id,
         persistent=entry.persistent,
         available=entry.available,
+        lease_ms=entry.lease_ms,
     )
 
 

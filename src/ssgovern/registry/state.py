@@ -38,7 +38,15 @@ NO_SESSION = SessionId(b"")
 class Entry:
     """One registered instance. Never changed once made, so that snapshots may share it."""
 
-    __slots__ = ("available", "encoded", "id", "persistent", "service", "session_id")
+    __slots__ = (
+        "available",
+        "encoded",
+        "id",
+        "lease_ms",
+        "persistent",
+        "service",
+        "session_id",
+    )
 
     def __init__(
         self,
@@ -49,6 +57,7 @@ class Entry:
         *,
         persistent: bool,
         available: bool,
+        lease_ms: int = 0,
     ) -> None:
         self.service = service
         self.id = instance_id
@@ -56,6 +65,8 @@ class Entry:
         self.session_id = session_id
         self.persistent = persistent
         self.available = available
+        self.lease_ms = lease_ms
+        """Its session is a lease with so long to live; 0: a client's, or there is none."""
 
     def __repr__(self) -> str:
         return f"<Entry {self.service.key} {self.id}>"
@@ -139,6 +150,9 @@ class ShardState:
         """The last entry applied."""
         self.services: dict[ServiceKey, Service] = {}
         self.owned: dict[SessionId, dict[Entry, None]] = {}
+        self.emptied: dict[SessionId, None] = {}
+        """Sessions that, since changes were last taken, owned nothing here for a moment at least,
+        other than by their end."""
         self.epoch_starts: list[LogPosition] = []
         self.instances = 0
         self.history_floor = 0
@@ -183,6 +197,7 @@ class ShardState:
         """Return what changed since the last call, one item per service, oldest first."""
         changes = list(self._changed.values())
         self._changed.clear()
+        self.emptied.clear()
         return changes
 
     def _registered(self, revision: int, registered: Registered) -> Outcome:
@@ -214,6 +229,7 @@ class ShardState:
             session_id,
             persistent=registered.persistent,
             available=registered.in_traffic and not out_of_service,
+            lease_ms=registered.lease_ms,
         )
         self._put(entry, revision, old)
         return DONE
@@ -260,6 +276,7 @@ class ShardState:
             if entry.persistent:
                 instance = model_pb2.Instance.FromString(entry.encoded)
                 instance.unhealthy = True
+                instance.lease_ms = 0
                 instance.revision = revision
                 self._put(_entry_of(entry.service, instance, NO_SESSION), revision, entry)
             else:
@@ -304,6 +321,7 @@ class ShardState:
             del owned[entry]
             if not owned:
                 del self.owned[entry.session_id]
+                self.emptied[entry.session_id] = None
 
     def _note(
         self, service: Service, revision: int, instance_id: str, encoded: bytes | None
@@ -327,6 +345,14 @@ class ShardState:
             self.services.pop(service.key, None)
 
     # --- questions -------------------------------------------------------------------------
+
+    def lease_ms(self, session_id: SessionId) -> int:
+        """Return the time to live of a session that owns something here; 0: not a lease."""
+        owned = self.owned[session_id]
+        # All that a lease owns says so: of a client's session one look is enough.
+        if not next(iter(owned)).lease_ms:
+            return 0
+        return max(entry.lease_ms for entry in owned)
 
     def catch_up(self, key: ServiceKey, known: LogPosition) -> CatchUp:
         """Return what a subscriber that knows the service at `known` must be told.
@@ -405,6 +431,7 @@ def _entry_of(service: Service, instance: model_pb2.Instance, session_id: Sessio
         session_id,
         persistent=instance.persistent,
         available=is_available(instance),
+        lease_ms=instance.lease_ms,
     )
 
 

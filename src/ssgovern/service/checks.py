@@ -44,11 +44,15 @@ def pattern(message: native_pb2.Pattern) -> Pattern:
 
 
 def registered(
-    key: ServiceKey, message: model_pb2.Instance, session_id: SessionId, time_ms: int
+    key: ServiceKey,
+    message: model_pb2.Instance,
+    session_id: SessionId,
+    time_ms: int,
+    lease_ms: int = 0,
 ) -> Registered:
     """Return the record of an instance that asks to be registered, checked.
 
-    Its id is filled in if it brings none.
+    Its id is filled in if it brings none, and what keeps it alive, whatever it says of that.
     """
     host = message.host
     port = message.port
@@ -60,6 +64,8 @@ def registered(
     check_instance(name, host, port, weight, message.zone, message.version)
     if not 0 <= status <= model_pb2.STATUS_DOWN:
         raise InvalidArgumentError(f"status {status} is not known", field="status")
+    if message.lease_ms != lease_ms:
+        message.lease_ms = lease_ms
     encoded = encode(message)
     size_bytes = len(encoded)
     check_metadata(message.metadata, size_bytes)
@@ -78,6 +84,7 @@ def registered(
         time_ms,
         persistent=message.persistent,
         in_traffic=status == model_pb2.STATUS_UP and weight > 0.0,
+        lease_ms=lease_ms,
     )
 
 

@@ -235,9 +235,13 @@ class ProtectionNeverEnds(ObservedNode):
 
 class _EndlessProtection(Protection):
     def judge(
-        self, due: Sequence[Session], per_shard: Sequence[int], now_ms: float
+        self,
+        due: Sequence[Session],
+        per_shard: Sequence[int],
+        leases_per_shard: Sequence[int],
+        now_ms: float,
     ) -> tuple[list[Session], list[Session]]:
-        ending, holding = super().judge(due, per_shard, now_ms)
+        ending, holding = super().judge(due, per_shard, leases_per_shard, now_ms)
         held = [session for session in ending if session.held_since_ms is not None]
         return [session for session in ending if session not in held], holding + held
 

@@ -22,6 +22,7 @@ class Registered:
         "instance",
         "instance_id",
         "key",
+        "lease_ms",
         "persistent",
         "session_id",
         "time_ms",
@@ -37,6 +38,7 @@ class Registered:
         *,
         persistent: bool,
         in_traffic: bool,
+        lease_ms: int = 0,
     ) -> None:
         self.key = key
         self.instance_id = instance_id
@@ -46,6 +48,8 @@ class Registered:
         self.persistent = persistent
         self.in_traffic = in_traffic
         """Up and with a weight: callers may send traffic, as far as the instance says."""
+        self.lease_ms = lease_ms
+        """The session is a lease with so long to live; 0: it is a client's."""
 
     def __repr__(self) -> str:
         return f"<Registered {self.key} {self.instance_id}>"
@@ -84,6 +88,7 @@ def _registered_of(raw: raw_pb2.RawRecord) -> Registered:
         raw.time_ms,
         persistent=said.persistent,
         in_traffic=said.status == model_pb2.STATUS_UP and said.weight > 0.0,
+        lease_ms=said.lease_ms,
     )
 
 
