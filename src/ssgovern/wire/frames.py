@@ -49,6 +49,7 @@ class MessageType(IntEnum):
     SNAPSHOT = 40
     DELTA = 41
     CURRENT = 42
+    APPLIED = 43
     STATUS = 50
     SHARD_MAP = 51
     """Also pushed: what changed in the map."""
@@ -56,6 +57,8 @@ class MessageType(IntEnum):
     CLUSTER_STATUS = 53
     CLUSTER_COMMAND = 54
     READ_SHARD = 55
+    SUBSCRIBERS = 56
+    AWAIT_APPLIED = 57
     SESSIONS = 58
     EVENTS = 59
     AUDIT = 60

@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import access_messages
+import applied_messages
 import cluster_messages
 import observing_messages
 import pytest
@@ -18,7 +19,15 @@ from google.protobuf.message import Message
 
 from ssgovern.wire.codec import encode
 from ssgovern.wire.frames import FrameReader, Kind, MessageType, encode_frame
-from ssgovern.wire.pb import access_pb2, log_pb2, metadata_pb2, model_pb2, native_pb2, peer_pb2
+from ssgovern.wire.pb import (
+    access_pb2,
+    applied_pb2,
+    log_pb2,
+    metadata_pb2,
+    model_pb2,
+    native_pb2,
+    peer_pb2,
+)
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -87,6 +96,7 @@ REQUESTS: dict[MessageType, Message] = {
     MessageType.READ_SHARD: native_pb2.ReadShardRequest(shard=255, number=300),
     **cluster_messages.REQUESTS,
     **access_messages.REQUESTS,
+    **applied_messages.REQUESTS,
     **observing_messages.REQUESTS,
 }
 
@@ -141,6 +151,7 @@ RESPONSES: dict[MessageType, Message] = {
     ),
     **cluster_messages.RESPONSES,
     **access_messages.RESPONSES,
+    **applied_messages.RESPONSES,
     **observing_messages.RESPONSES,
 }
 
@@ -153,6 +164,7 @@ PUSHES: dict[MessageType, Message] = {
     ),
     MessageType.CURRENT: native_pb2.Current(service=KEY, epoch=1, revision=300),
     **cluster_messages.PUSHES,
+    **applied_messages.PUSHES,
 }
 
 OTHER_REQUESTS: dict[str, tuple[MessageType, Message]] = {
@@ -233,7 +245,8 @@ def _cases() -> dict[str, tuple[Message, bytes]]:
             cases[name] = message, encode_frame(kind, type_, request_id, encode(message))
     for name, (type_, message) in OTHER_REQUESTS.items():
         cases[f"request-{name}"] = message, encode_frame(Kind.REQUEST, type_, 7, encode(message))
-    for name, (type_, message) in access_messages.OTHER_RESPONSES.items():
+    others = {**access_messages.OTHER_RESPONSES, **applied_messages.OTHER_RESPONSES}
+    for name, (type_, message) in others.items():
         cases[f"response-{name}"] = message, encode_frame(Kind.RESPONSE, type_, 7, encode(message))
     cases["error-register"] = (
         ERROR,
@@ -319,7 +332,7 @@ def _reached(message: Message, found: dict[str, set[str]]) -> None:
 
 def _defined() -> dict[str, Descriptor]:
     found: dict[str, Descriptor] = {}
-    for file in (access_pb2, model_pb2, native_pb2, log_pb2, metadata_pb2, peer_pb2):
+    for file in (access_pb2, applied_pb2, model_pb2, native_pb2, log_pb2, metadata_pb2, peer_pb2):
         descriptors: dict[str, Descriptor] = file.DESCRIPTOR.message_types_by_name
         found |= {descriptor.full_name: descriptor for descriptor in descriptors.values()}
     return found

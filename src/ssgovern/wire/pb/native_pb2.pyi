@@ -81,7 +81,7 @@ class HelloRequest(_message.Message):
     def __init__(self, version_min: _Optional[int] = ..., version_max: _Optional[int] = ..., role: _Optional[_Union[Role, str]] = ..., client_name: _Optional[str] = ..., session_id: _Optional[bytes] = ..., session_secret: _Optional[bytes] = ..., forward: _Optional[bool] = ..., token: _Optional[str] = ...) -> None: ...
 
 class HelloResponse(_message.Message):
-    __slots__ = ("version", "cluster_id", "node_id", "node_name", "resumed", "session_ttl_ms", "heartbeat_interval_ms", "map_version", "principal")
+    __slots__ = ("version", "cluster_id", "node_id", "node_name", "resumed", "session_ttl_ms", "heartbeat_interval_ms", "map_version", "principal", "wants_applied")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     CLUSTER_ID_FIELD_NUMBER: _ClassVar[int]
     NODE_ID_FIELD_NUMBER: _ClassVar[int]
@@ -91,6 +91,7 @@ class HelloResponse(_message.Message):
     HEARTBEAT_INTERVAL_MS_FIELD_NUMBER: _ClassVar[int]
     MAP_VERSION_FIELD_NUMBER: _ClassVar[int]
     PRINCIPAL_FIELD_NUMBER: _ClassVar[int]
+    WANTS_APPLIED_FIELD_NUMBER: _ClassVar[int]
     version: int
     cluster_id: bytes
     node_id: int
@@ -100,7 +101,8 @@ class HelloResponse(_message.Message):
     heartbeat_interval_ms: int
     map_version: int
     principal: str
-    def __init__(self, version: _Optional[int] = ..., cluster_id: _Optional[bytes] = ..., node_id: _Optional[int] = ..., node_name: _Optional[str] = ..., resumed: _Optional[bool] = ..., session_ttl_ms: _Optional[int] = ..., heartbeat_interval_ms: _Optional[int] = ..., map_version: _Optional[int] = ..., principal: _Optional[str] = ...) -> None: ...
+    wants_applied: bool
+    def __init__(self, version: _Optional[int] = ..., cluster_id: _Optional[bytes] = ..., node_id: _Optional[int] = ..., node_name: _Optional[str] = ..., resumed: _Optional[bool] = ..., session_ttl_ms: _Optional[int] = ..., heartbeat_interval_ms: _Optional[int] = ..., map_version: _Optional[int] = ..., principal: _Optional[str] = ..., wants_applied: _Optional[bool] = ...) -> None: ...
 
 class HeartbeatRequest(_message.Message):
     __slots__ = ()
