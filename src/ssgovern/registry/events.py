@@ -29,8 +29,8 @@ class Event(NamedTuple):
     after: Entry | None
     session_id: bytes
     """Who asked for it; of an end of a session, that session."""
-    end: int
-    """Why its session ended (`log_pb2.SessionEnd`); NO_END: it did not."""
+    cause: int
+    """What kind of entry did it; of an end of a session, why it ended (`log_pb2.SessionEnd`)."""
 
     @property
     def entry(self) -> Entry:
@@ -40,7 +40,9 @@ class Event(NamedTuple):
         return found
 
 
-NO_END = -1
+REGISTERED = -1
+UPDATED = -2
+DEREGISTERED = -3
 
 _Noted = tuple[int, LogPosition, "Entry | None", "Entry | None", bytes, int]
 
@@ -86,12 +88,12 @@ class RecentEvents:
         before: Entry | None,
         after: Entry | None,
         session_id: bytes,
-        end: int = NO_END,
+        cause: int,
     ) -> None:
         """Keep one more. On the path of every registration."""
         self.last += 1
         events = self._events
-        events.append((time_ms, position, before, after, session_id, end))
+        events.append((time_ms, position, before, after, session_id, cause))
         size_bytes = self._bytes
         if before is not None:
             size_bytes += len(before.encoded)

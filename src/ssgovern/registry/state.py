@@ -26,6 +26,7 @@ from ssgovern.errors import (
     SsGovernError,
 )
 from ssgovern.model import DONE, LogPosition, Outcome, ServiceKey, SessionId, ShardId
+from ssgovern.registry.events import DEREGISTERED, REGISTERED, UPDATED, RecentEvents
 from ssgovern.registry.patch import patch_instance
 from ssgovern.wire.codec import encode
 from ssgovern.wire.handmade import registered_instance
@@ -157,6 +158,8 @@ class ShardState:
         self.instances = 0
         self.history_floor = 0
         """Changes up to this revision are not in the history."""
+        self.events: RecentEvents | None = None
+        """Where changes are noted for people, if anywhere."""
         self._history: deque[Service] = deque()
         self._changed: dict[Service, Change] = {}
 
@@ -180,11 +183,11 @@ class ShardState:
             case "registered":
                 return self._registered(revision, registered_of(record))
             case "deregistered":
-                return self._deregistered(revision, record.deregistered)
+                return self._deregistered(revision, record.deregistered, record.time_ms)
             case "updated":
-                return self._updated(revision, record.updated)
+                return self._updated(revision, record.updated, record.time_ms)
             case "session_ended":
-                return self._session_ended(revision, record.session_ended)
+                return self._session_ended(revision, record.session_ended, record.time_ms)
             case "epoch_started":
                 self.epoch_starts.append(self.position)
                 del self.epoch_starts[: -limits.EPOCH_STARTS_KEPT]
@@ -232,9 +235,14 @@ class ShardState:
             lease_ms=registered.lease_ms,
         )
         self._put(entry, revision, old)
+        if self.events is not None:
+            time_ms, position = registered.time_ms, self.position
+            self.events.note(time_ms, position, old, entry, session_id, REGISTERED)
         return DONE
 
-    def _deregistered(self, revision: int, change: log_pb2.InstanceDeregistered) -> Outcome:
+    def _deregistered(
+        self, revision: int, change: log_pb2.InstanceDeregistered, time_ms: int
+    ) -> Outcome:
         entry = self._find(change.service, change.instance_id)
         if entry is None:
             return DONE
@@ -242,9 +250,11 @@ class ShardState:
         if refusal is not None:
             return refusal
         self._remove(entry, revision)
+        if self.events is not None:
+            self.events.note(time_ms, self.position, entry, None, change.session_id, DEREGISTERED)
         return Outcome(removed=True)
 
-    def _updated(self, revision: int, change: log_pb2.InstanceUpdated) -> Outcome:
+    def _updated(self, revision: int, change: log_pb2.InstanceUpdated, time_ms: int) -> Outcome:
         entry = self._find(change.service, change.instance_id)
         if entry is None:
             return Outcome(
@@ -266,21 +276,28 @@ class ShardState:
         instance.revision = revision
         changed = _entry_of(service, instance, entry.session_id)
         self._put(changed, revision, entry)
+        if self.events is not None:
+            self.events.note(time_ms, self.position, entry, changed, change.session_id, UPDATED)
         return Outcome(encoded=changed.encoded)
 
-    def _session_ended(self, revision: int, change: log_pb2.SessionEnded) -> Outcome:
+    def _session_ended(self, revision: int, change: log_pb2.SessionEnded, time_ms: int) -> Outcome:
         owned = self.owned.pop(SessionId(change.session_id), None)
         if owned is None:
             return DONE
         for entry in owned:
+            after: Entry | None = None
             if entry.persistent:
                 instance = model_pb2.Instance.FromString(entry.encoded)
                 instance.unhealthy = True
                 instance.lease_ms = 0
                 instance.revision = revision
-                self._put(_entry_of(entry.service, instance, NO_SESSION), revision, entry)
+                after = _entry_of(entry.service, instance, NO_SESSION)
+                self._put(after, revision, entry)
             else:
                 self._remove(entry, revision)
+            if self.events is not None:
+                position, session_id = self.position, change.session_id
+                self.events.note(time_ms, position, entry, after, session_id, change.reason)
         return Outcome(removed=True)
 
     # --- changing one instance -------------------------------------------------------------
