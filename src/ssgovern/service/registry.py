@@ -397,6 +397,7 @@ class RegistryService:
             epoch=state.position.epoch,
             revision=state.position.revision,
             instances=[entry.encoded for entry in entries],
+            service_revision=0 if service is None else service.revision,
         ).SerializeToString()
 
     def list_services(

@@ -63,6 +63,7 @@ class MessageType(IntEnum):
     EVENTS = 59
     AUDIT = 60
     ACCESS = 61
+    NAMESPACES = 62
     PEER_HELLO = 100
     PEER_PROOF = 101
     PEER_PING = 102

@@ -98,6 +98,7 @@ REQUESTS: dict[MessageType, Message] = {
     **access_messages.REQUESTS,
     **applied_messages.REQUESTS,
     **observing_messages.REQUESTS,
+    MessageType.NAMESPACES: native_pb2.NamespacesRequest(prefix="p", after="prod", page_size=100),
 }
 
 RESPONSES: dict[MessageType, Message] = {
@@ -127,7 +128,9 @@ RESPONSES: dict[MessageType, Message] = {
             native_pb2.RenewResult(error=ERROR),
         ]
     ),
-    MessageType.GET: native_pb2.GetResponse(epoch=1, revision=2, instances=[FULL, FULL]),
+    MessageType.GET: native_pb2.GetResponse(
+        epoch=1, revision=302, instances=[FULL, FULL], service_revision=301
+    ),
     MessageType.LIST_SERVICES: native_pb2.ListServicesResponse(
         services=[native_pb2.ServiceSummary(service=KEY, instances=3, available=2, revision=300)],
         next_page_token="g o",
@@ -153,6 +156,7 @@ RESPONSES: dict[MessageType, Message] = {
     **access_messages.RESPONSES,
     **applied_messages.RESPONSES,
     **observing_messages.RESPONSES,
+    MessageType.NAMESPACES: native_pb2.NamespacesResponse(namespaces=["prod", "测试"], more=True),
 }
 
 PUSHES: dict[MessageType, Message] = {

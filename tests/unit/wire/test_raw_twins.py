@@ -43,8 +43,8 @@ def _record_pairs() -> list[tuple[Message, Message]]:
 
 PAIRS: list[tuple[Message, Message]] = [
     (
-        native_pb2.GetResponse(epoch=1, revision=2, instances=INSTANCES),
-        raw_pb2.RawGetResponse(epoch=1, revision=2, instances=ENCODED),
+        native_pb2.GetResponse(epoch=1, revision=2, instances=INSTANCES, service_revision=2),
+        raw_pb2.RawGetResponse(epoch=1, revision=2, instances=ENCODED, service_revision=2),
     ),
     (
         native_pb2.Snapshot(service=KEY, epoch=1, revision=2, instances=INSTANCES),

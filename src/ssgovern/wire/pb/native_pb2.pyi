@@ -280,14 +280,16 @@ class GetRequest(_message.Message):
     def __init__(self, service: _Optional[_Union[_model_pb2.ServiceKey, _Mapping]] = ..., replica_too: _Optional[bool] = ...) -> None: ...
 
 class GetResponse(_message.Message):
-    __slots__ = ("epoch", "revision", "instances")
+    __slots__ = ("epoch", "revision", "instances", "service_revision")
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     REVISION_FIELD_NUMBER: _ClassVar[int]
     INSTANCES_FIELD_NUMBER: _ClassVar[int]
+    SERVICE_REVISION_FIELD_NUMBER: _ClassVar[int]
     epoch: int
     revision: int
     instances: _containers.RepeatedCompositeFieldContainer[_model_pb2.Instance]
-    def __init__(self, epoch: _Optional[int] = ..., revision: _Optional[int] = ..., instances: _Optional[_Iterable[_Union[_model_pb2.Instance, _Mapping]]] = ...) -> None: ...
+    service_revision: int
+    def __init__(self, epoch: _Optional[int] = ..., revision: _Optional[int] = ..., instances: _Optional[_Iterable[_Union[_model_pb2.Instance, _Mapping]]] = ..., service_revision: _Optional[int] = ...) -> None: ...
 
 class ListServicesRequest(_message.Message):
     __slots__ = ("namespace", "group", "prefix", "page_size", "page_token", "shards")
@@ -958,3 +960,21 @@ class EventField(_message.Message):
     before: str
     after: str
     def __init__(self, name: _Optional[str] = ..., before: _Optional[str] = ..., after: _Optional[str] = ...) -> None: ...
+
+class NamespacesRequest(_message.Message):
+    __slots__ = ("prefix", "after", "page_size")
+    PREFIX_FIELD_NUMBER: _ClassVar[int]
+    AFTER_FIELD_NUMBER: _ClassVar[int]
+    PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
+    prefix: str
+    after: str
+    page_size: int
+    def __init__(self, prefix: _Optional[str] = ..., after: _Optional[str] = ..., page_size: _Optional[int] = ...) -> None: ...
+
+class NamespacesResponse(_message.Message):
+    __slots__ = ("namespaces", "more")
+    NAMESPACES_FIELD_NUMBER: _ClassVar[int]
+    MORE_FIELD_NUMBER: _ClassVar[int]
+    namespaces: _containers.RepeatedScalarFieldContainer[str]
+    more: bool
+    def __init__(self, namespaces: _Optional[_Iterable[str]] = ..., more: _Optional[bool] = ...) -> None: ...

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from ssgovern.wire.pb import model_pb2 as ssgovern_dot_v1_dot_model__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15ssgovern/v1/raw.proto\x12\x0bssgovern.v1\x1a\x17ssgovern/v1/model.proto\"D\n\x0eRawGetResponse\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\x10\n\x08revision\x18\x02 \x01(\x04\x12\x11\n\tinstances\x18\x03 \x03(\x0c\"k\n\x0bRawSnapshot\x12(\n\x07service\x18\x01 \x01(\x0b\x32\x17.ssgovern.v1.ServiceKey\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x10\n\x08revision\x18\x03 \x01(\x04\x12\x11\n\tinstances\x18\x04 \x03(\x0c\"\x87\x01\n\x08RawDelta\x12(\n\x07service\x18\x01 \x01(\x0b\x32\x17.ssgovern.v1.ServiceKey\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\r\n\x05since\x18\x03 \x01(\x04\x12\x10\n\x08revision\x18\x04 \x01(\x04\x12\x10\n\x08upserted\x18\x05 \x03(\x0c\x12\x0f\n\x07removed\x18\x06 \x03(\t\"T\n\tRawRecord\x12\x0f\n\x07time_ms\x18\x01 \x01(\x03\x12\x36\n\nregistered\x18\x02 \x01(\x0b\x32\".ssgovern.v1.RawInstanceRegistered\"N\n\x15RawInstanceRegistered\x12\x0f\n\x07service\x18\x01 \x01(\x0c\x12\x10\n\x08instance\x18\x02 \x01(\x0c\x12\x12\n\nsession_id\x18\x03 \x01(\x0c\"t\n\x0bRawInstance\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0e\n\x06weight\x18\x04 \x01(\x01\x12#\n\x06status\x18\x05 \x01(\x0e\x32\x13.ssgovern.v1.Status\x12\x12\n\npersistent\x18\t \x01(\x08\x12\x10\n\x08lease_ms\x18\x0e \x01(\rb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15ssgovern/v1/raw.proto\x12\x0bssgovern.v1\x1a\x17ssgovern/v1/model.proto\"^\n\x0eRawGetResponse\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\x10\n\x08revision\x18\x02 \x01(\x04\x12\x11\n\tinstances\x18\x03 \x03(\x0c\x12\x18\n\x10service_revision\x18\x04 \x01(\x04\"k\n\x0bRawSnapshot\x12(\n\x07service\x18\x01 \x01(\x0b\x32\x17.ssgovern.v1.ServiceKey\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x10\n\x08revision\x18\x03 \x01(\x04\x12\x11\n\tinstances\x18\x04 \x03(\x0c\"\x87\x01\n\x08RawDelta\x12(\n\x07service\x18\x01 \x01(\x0b\x32\x17.ssgovern.v1.ServiceKey\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\r\n\x05since\x18\x03 \x01(\x04\x12\x10\n\x08revision\x18\x04 \x01(\x04\x12\x10\n\x08upserted\x18\x05 \x03(\x0c\x12\x0f\n\x07removed\x18\x06 \x03(\t\"T\n\tRawRecord\x12\x0f\n\x07time_ms\x18\x01 \x01(\x03\x12\x36\n\nregistered\x18\x02 \x01(\x0b\x32\".ssgovern.v1.RawInstanceRegistered\"N\n\x15RawInstanceRegistered\x12\x0f\n\x07service\x18\x01 \x01(\x0c\x12\x10\n\x08instance\x18\x02 \x01(\x0c\x12\x12\n\nsession_id\x18\x03 \x01(\x0c\"t\n\x0bRawInstance\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0e\n\x06weight\x18\x04 \x01(\x01\x12#\n\x06status\x18\x05 \x01(\x0e\x32\x13.ssgovern.v1.Status\x12\x12\n\npersistent\x18\t \x01(\x08\x12\x10\n\x08lease_ms\x18\x0e \x01(\rb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,15 +33,15 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'ssgovern.v1.raw_pb2', _glob
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_RAWGETRESPONSE']._serialized_start=63
-  _globals['_RAWGETRESPONSE']._serialized_end=131
-  _globals['_RAWSNAPSHOT']._serialized_start=133
-  _globals['_RAWSNAPSHOT']._serialized_end=240
-  _globals['_RAWDELTA']._serialized_start=243
-  _globals['_RAWDELTA']._serialized_end=378
-  _globals['_RAWRECORD']._serialized_start=380
-  _globals['_RAWRECORD']._serialized_end=464
-  _globals['_RAWINSTANCEREGISTERED']._serialized_start=466
-  _globals['_RAWINSTANCEREGISTERED']._serialized_end=544
-  _globals['_RAWINSTANCE']._serialized_start=546
-  _globals['_RAWINSTANCE']._serialized_end=662
+  _globals['_RAWGETRESPONSE']._serialized_end=157
+  _globals['_RAWSNAPSHOT']._serialized_start=159
+  _globals['_RAWSNAPSHOT']._serialized_end=266
+  _globals['_RAWDELTA']._serialized_start=269
+  _globals['_RAWDELTA']._serialized_end=404
+  _globals['_RAWRECORD']._serialized_start=406
+  _globals['_RAWRECORD']._serialized_end=490
+  _globals['_RAWINSTANCEREGISTERED']._serialized_start=492
+  _globals['_RAWINSTANCEREGISTERED']._serialized_end=570
+  _globals['_RAWINSTANCE']._serialized_start=572
+  _globals['_RAWINSTANCE']._serialized_end=688
 # @@protoc_insertion_point(module_scope)

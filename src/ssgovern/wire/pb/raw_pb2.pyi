@@ -8,14 +8,16 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class RawGetResponse(_message.Message):
-    __slots__ = ("epoch", "revision", "instances")
+    __slots__ = ("epoch", "revision", "instances", "service_revision")
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     REVISION_FIELD_NUMBER: _ClassVar[int]
     INSTANCES_FIELD_NUMBER: _ClassVar[int]
+    SERVICE_REVISION_FIELD_NUMBER: _ClassVar[int]
     epoch: int
     revision: int
     instances: _containers.RepeatedScalarFieldContainer[bytes]
-    def __init__(self, epoch: _Optional[int] = ..., revision: _Optional[int] = ..., instances: _Optional[_Iterable[bytes]] = ...) -> None: ...
+    service_revision: int
+    def __init__(self, epoch: _Optional[int] = ..., revision: _Optional[int] = ..., instances: _Optional[_Iterable[bytes]] = ..., service_revision: _Optional[int] = ...) -> None: ...
 
 class RawSnapshot(_message.Message):
     __slots__ = ("service", "epoch", "revision", "instances")
