@@ -40,6 +40,7 @@ from ssgovern.model.session import SESSION_ID_BYTES, SESSION_SECRET_BYTES
 from ssgovern.registry.sessions import Session
 from ssgovern.registry.subscriptions import Target
 from ssgovern.service import checks
+from ssgovern.service.access import Access, Principal
 from ssgovern.service.push import PushService
 from ssgovern.service.registry import RegistryService
 from ssgovern.transport.connection import FrameConnection
@@ -106,6 +107,8 @@ class Host(Protocol):
     """How many were heard."""
 
     def now_ms(self) -> float:
+    access: Access
+    """Who may do what; told by `handlers` where it is controlled."""
         """Monotonic time, milliseconds."""
 
     def opened(self, connection: NativeConnection) -> bool:
@@ -165,6 +168,11 @@ class Host(Protocol):
         """A connection has answers that leave with the batch."""
 
     def wants_catch_up(self, connection: NativeConnection) -> None:
+    def administer(
+        self, connection: NativeConnection, request_id: int, request: native_pb2.AccessRequest
+    ) -> None:
+        """Change who may do what and answer later. Raises if it is not even tried."""
+
         """A connection lacks something it could take now."""
 
     def session_end_refused(self) -> replies.RetryEnd:
@@ -192,8 +200,10 @@ class NativeConnection(FrameConnection):
         super().__init__()
         self.host = host
         self._output: list[bytes] = []
+        "principal",
         self._output_bytes = 0
         self._reading = False
+        "token",
         self._next_subscription = 1
         self.session: Session | None = None
         self.client_name = ""
@@ -205,6 +215,8 @@ class NativeConnection(FrameConnection):
 
     def __repr__(self) -> str:
         return f"<NativeConnection {self.peer} {self.client_name} in_flight={self.in_flight}>"
+        self.principal: Principal | None = None
+        self.token = ""
 
     # --- FrameConnection -------------------------------------------------------------------
 
@@ -423,6 +435,9 @@ class NativeConnection(FrameConnection):
             return
         self.take_slot()
         request = decode(native_pb2.RegisterRequest, body)
+        self.principal = self.host.access.authenticate(request.token, request.session_id)
+        # Kept, because it may be asked for later, and on other nodes.
+        self.token = request.token[: limits.ACCESS_TOKEN_BYTES_MAX + 1]
         waiter: replies.RegisterReply | replies.RegisterBatchReply
         if len(request.registrations) == 1:
             waiter = replies.RegisterReply(self, request_id)
@@ -442,6 +457,7 @@ class NativeConnection(FrameConnection):
         self.host.registry.deregister(session, request, waiter)
         self.in_flight += 1
 
+        response.principal = "" if self.principal is None else self.principal.name
     def _on_update(self, session: Session, request_id: int, body: bytes) -> None:
         self.take_slot()
         request = decode(native_pb2.UpdateRequest, body)

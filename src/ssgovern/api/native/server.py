@@ -14,6 +14,7 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 
 from ssgovern import limits
+from ssgovern.api.native import access as rights
 from ssgovern.api.native import questions
 from ssgovern.api.native.connection import HANDLERS, Handler, NativeConnection, Relay
 from ssgovern.api.native.map_followers import MapFollowers
@@ -26,6 +27,7 @@ from ssgovern.errors import (
     ShuttingDownError,
     SsGovernError,
 )
+from ssgovern.service.access import Access, Principal
 from ssgovern.service.push import PushService
 from ssgovern.service.registry import RegistryService
 from ssgovern.service.shard_reads import ShardReads
@@ -42,10 +44,14 @@ ClusterCommand = Callable[
 ]
 
 
+Administer = Callable[[NativeConnection, int, native_pb2.AccessRequest], None]
+"""Changes who may do what, and answers later. Raises if it is not even tried."""
+
+
 class NativeServer:
     """The native port of a node; the `Host` of its connections."""
 
-    handlers: Mapping[int, Handler] = {**HANDLERS, **questions.HANDLERS}
+    handlers: Mapping[int, Handler] = {**HANDLERS, **questions.HANDLERS, **rights.HANDLERS}
 
     def __init__(
         self,
@@ -61,6 +67,8 @@ class NativeServer:
         peers: PeerAcceptor | None = None,
         cluster_status: ClusterStatus | None = None,
         cluster_command: ClusterCommand | None = None,
+        access: Access | None = None,
+        administer: Administer | None = None,
     ) -> None:
         self.registry = registry
         self.push = push
@@ -82,6 +90,10 @@ class NativeServer:
         self._peers = peers
         # However many clients there are, another node still gets far enough to say what it is.
         self._strangers_spare = 0 if peers is None else limits.PEER_CONNECTIONS_MAX
+        self.access = access or Access(lambda: 0, bytes)
+        self._administer = administer
+        self.access.listeners.append(self._on_access)
+        self._guard()
         self._loop = asyncio.get_running_loop()
         self._server: asyncio.Server | None = None
         self.address = ("", 0)
@@ -165,6 +177,7 @@ class NativeServer:
     def sweep(self) -> None:
         """Close who said no hello and who takes nothing. To be called about once a second."""
         now_ms = self.now_ms()
+        self.access.look()
         for connection, deadline_ms in list(self._strangers.items()):
             if now_ms < deadline_ms:
                 break
@@ -181,6 +194,14 @@ class NativeServer:
             elif now_ms - since_ms > limits.OUTBOUND_STALL_MS:
                 log.warning("closing %s: it reads nothing, %d bytes wait", connection, waiting)
                 connection.abort()
+
+    def _guard(self) -> None:
+        if self.access.enforced:
+            self.handlers = rights.guarded(type(self).handlers)
+
+    def _on_access(self, changed: Sequence[Principal]) -> None:
+        self._guard()
+        rights.look_again(self.access, list(self._connections), changed)
 
     # --- Host ------------------------------------------------------------------------------
 
@@ -295,6 +316,13 @@ class NativeServer:
             self._carry_out(self._cluster_command(request), connection, request_id),
             name="cluster command",
         )
+
+    def administer(
+        self, connection: NativeConnection, request_id: int, request: native_pb2.AccessRequest
+    ) -> None:
+        if self._administer is None:
+            raise InvalidArgumentError("access cannot be changed on this node")
+        self._administer(connection, request_id, request)
 
     async def _carry_out(
         self,
