@@ -98,6 +98,23 @@ OUTBOUND_STALL_MS = 30_000
 """A connection that takes no byte of a full buffer for so long is closed."""
 FAN_OUT_SLICE = 512
 """Subscribers written to before the loop gets a turn."""
+APPLIED_SERVICES_MAX = 2_048
+"""Services of which a node keeps up to where one subscriber has applied them; of others it asks."""
+APPLIED_PER_MESSAGE_MAX = 1_000
+"""Services in one message about it."""
+APPLIED_CHANGES_MAX = 1_024
+"""Services of which a node remembers when their last changes were committed."""
+APPLIED_CHANGES_PER_SERVICE_MAX = 16
+APPLIED_SCAN_MAX = 20_000
+"""Subscribers looked at, with each scrape of the metrics, for the one that lags most."""
+APPLIED_DEPARTED_MS = 5_000
+"""So long a subscriber whose connection was lost counts at most, if its session lives."""
+AWAIT_APPLIED_MAX = 64
+"""Requests that wait for subscribers, on one node. More: `OverloadedError`."""
+AWAIT_APPLIED_MS_MAX = 30_000
+AWAIT_APPLIED_NAMED_MAX = 20
+"""Subscribers named in one answer; the others are counted."""
+SUBSCRIBERS_PAGE_MAX = 1_000
 CLUSTER_COMMANDS_MAX = 16
 """Commands to the cluster that one node sees to at once."""
 FORWARD_TIMEOUT_MS = 5_000
