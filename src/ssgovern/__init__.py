@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ssgovern.client.registration import Registration
     from ssgovern.client.registry import Registry, connect
     from ssgovern.client.subscription import PrefixSubscription, Subscription
+    from ssgovern.client.tls import Tls
     from ssgovern.client.values import (
         Change,
         ClusterNode,
@@ -71,6 +72,7 @@ __all__ = [
     "Status",
     "Strategy",
     "Subscription",
+    "Tls",
     "UnavailableError",
     "__version__",
     "blocking",
@@ -104,6 +106,7 @@ _HOMES = {
     "Status": "ssgovern.model",
     "Strategy": "ssgovern.client.balancer",
     "Subscription": "ssgovern.client.subscription",
+    "Tls": "ssgovern.client.tls",
     "UnavailableError": "ssgovern.errors",
     "connect": "ssgovern.client.registry",
 }

@@ -18,6 +18,7 @@ from ssgovern.blocking.subscription import PrefixSubscription, Subscription
 from ssgovern.blocking.thread import CLOSE_TIMEOUT_S, LoopThread
 from ssgovern.client import registry as client
 from ssgovern.client.balancer import Strategy
+from ssgovern.client.tls import TlsOption
 from ssgovern.client.values import ConnectionState, NodeStatus, ServiceSummary
 from ssgovern.errors import ClosedError, SsGovernError
 from ssgovern.model import DEFAULT_GROUP, DEFAULT_NAMESPACE, Instance, Status
@@ -269,6 +270,7 @@ def connect(
     timeout: float = 10.0,
     on_connection: client.OnConnection | None = None,
     runtime: Runtime | None = None,
+    tls: TlsOption = False,
 ) -> Registry:
     """Return a client of the registry, to be used with `with`. See `ssgovern.connect`.
 
@@ -284,5 +286,6 @@ def connect(
             timeout=timeout,
             on_connection=on_connection,
             runtime=runtime,
+            tls=tls,
         )
     )

@@ -31,6 +31,7 @@ from ssgovern.errors import (
 from ssgovern.model import NodeId
 from ssgovern.runtime import Runtime
 from ssgovern.transport.channel import Channel, open_channel
+from ssgovern.transport.tls import TlsDialler
 from ssgovern.wire.codec import decode, encode
 from ssgovern.wire.frames import MessageType
 from ssgovern.wire.pb import native_pb2
@@ -187,8 +188,15 @@ class _Tap:
 class Links:
     """All connections of one session. `run` is its task and owns all others."""
 
-    def __init__(self, hello: native_pb2.HelloRequest, runtime: Runtime, owner: LinkOwner) -> None:
+    def __init__(
+        self,
+        hello: native_pb2.HelloRequest,
+        runtime: Runtime,
+        owner: LinkOwner,
+        tls: TlsDialler | None = None,
+    ) -> None:
         self._hello_body = encode(hello)
+        self._tls = tls
         self._runtime = runtime
         self._owner = owner
         self._group: asyncio.TaskGroup | None = None
@@ -315,6 +323,7 @@ class Links:
                 address.port,
                 tap,
                 deadline=asyncio.get_running_loop().time() + DIAL_TIMEOUT_S,
+                tls=self._tls,
             )
         except UnavailableError as error:
             owner.on_unreachable(expected, address, error)

@@ -27,6 +27,7 @@ from ssgovern.errors import SsGovernError, UnavailableError, UnsupportedTypeErro
 from ssgovern.model import NodeId, ServiceKey, shard_of
 from ssgovern.runtime import Runtime
 from ssgovern.transport.channel import Channel
+from ssgovern.transport.tls import TlsDialler
 from ssgovern.wire.codec import decode, encode
 from ssgovern.wire.frames import MessageType
 from ssgovern.wire.pb import native_pb2
@@ -50,6 +51,7 @@ class Nodes:
         holdings: Callable[[], Holdings],
         watches: Watches,
         on_state: Callable[[ConnectionState], None],
+        tls: TlsDialler | None = None,
     ) -> None:
         self._addresses = tuple(addresses)
         self._runtime = runtime
@@ -58,7 +60,7 @@ class Nodes:
         self._on_state = on_state
         self.map = ClientMap()
         self.spread = Spread(hello.session_id, self.map)
-        self.links = Links(hello, runtime, self)
+        self.links = Links(hello, runtime, self, tls)
         self._claims = Claims(holdings, self.map, runtime, self.want_map)
         self.home: Link | None = None
         """Where the map comes from, and what is the same at all nodes is asked."""

@@ -26,6 +26,7 @@ from ssgovern.client.registering import Registering
 from ssgovern.client.registration import Registration, check_pairs, check_revision, checked
 from ssgovern.client.session import Session
 from ssgovern.client.subscription import PrefixSubscription, Subscription
+from ssgovern.client.tls import TlsOption, dialler_of
 from ssgovern.client.values import ConnectionState, NodeStatus, ServiceSummary
 from ssgovern.client.watches import Watches
 from ssgovern.errors import (
@@ -80,6 +81,7 @@ class Registry(Administration):
         timeout: float,
         on_connection: OnConnection | None,
         runtime: Runtime,
+        tls: TlsOption = False,
     ) -> None:
         check_name("namespace", namespace)
         check_text("client_name", client_name, limits.CLIENT_NAME_BYTES_MAX)
@@ -102,6 +104,7 @@ class Registry(Administration):
             holdings=self._holdings,
             watches=self._watches,
             on_state=self._on_state,
+            tls=dialler_of(tls),
         )
         self._upkeep: asyncio.Task[None] | None = None
         self._keeping: asyncio.Task[None] | None = None
@@ -505,6 +508,7 @@ def connect(
     timeout: float = 10.0,
     on_connection: OnConnection | None = None,
     runtime: Runtime | None = None,
+    tls: TlsOption = False,
 ) -> Registry:
     """Return a client of the registry, to be used with `async with`.
 
@@ -512,7 +516,8 @@ def connect(
     in which it keeps the last good lists. `zone`: where this process runs. `timeout`: seconds
     for each request, unless it names its own: long enough to see through that a node fails and
     another takes over. `on_connection` is called with each new state of
-    the connection.
+    the connection. `tls`: True for CAs of the system, the path of a CA's file, or a `Tls`; raises
+    InvalidArgumentError if what it names is of no use.
     """
     return Registry(
         addresses,
@@ -523,6 +528,7 @@ def connect(
         timeout=timeout,
         on_connection=on_connection,
         runtime=RealRuntime() if runtime is None else runtime,
+        tls=tls,
     )
 
 

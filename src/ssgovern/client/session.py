@@ -35,6 +35,7 @@ from ssgovern.errors import (
 from ssgovern.model import NodeId, ServiceKey, ShardId, session_id_of, shard_of
 from ssgovern.runtime import Runtime
 from ssgovern.transport.channel import Channel, ConnectionLostError
+from ssgovern.transport.tls import TlsDialler
 from ssgovern.wire.codec import encode
 from ssgovern.wire.frames import PROTOCOL_VERSION_MAX, PROTOCOL_VERSION_MIN
 from ssgovern.wire.pb import native_pb2
@@ -74,6 +75,7 @@ class Session:
         holdings: Holdings,
         watches: Watches,
         on_state: Callable[[ConnectionState], None],
+        tls: TlsDialler | None = None,
     ) -> None:
         assert addresses, "checked where addresses are parsed"
         self._addresses = tuple(addresses)
@@ -97,6 +99,7 @@ class Session:
             holdings=lambda: self._holdings,
             watches=watches,
             on_state=on_state,
+            tls=tls,
         )
         self.map = self._nodes.map
         self._links = self._nodes.links

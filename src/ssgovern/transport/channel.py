@@ -24,6 +24,7 @@ from ssgovern.errors import (
     UnavailableError,
 )
 from ssgovern.transport.connection import FrameConnection
+from ssgovern.transport.tls import TlsDialler, dial_tls
 from ssgovern.wire.codec import decode, error_from_message
 from ssgovern.wire.frames import Frame, Kind, MessageAssembler, encode_frame
 from ssgovern.wire.pb import native_pb2
@@ -288,11 +289,16 @@ class Channel(FrameConnection):
         return ConnectionLostError(f"connection lost: {self._cause or self.peer}", sent=sent)
 
 
-async def open_channel(host: str, port: int, on_push: OnPush, *, deadline: float) -> Channel:
-    """Connect to a node. Raises UnavailableError; the handshake is the caller's."""
+async def open_channel(
+    host: str, port: int, on_push: OnPush, *, deadline: float, tls: TlsDialler | None = None
+) -> Channel:
+    """Connect to a node, with TLS if a dialler says how. Raises UnavailableError; the hello is
+    the caller's."""
     loop = asyncio.get_running_loop()
     try:
         async with asyncio.timeout_at(deadline):
+            if tls is not None:
+                return await dial_tls(lambda: Channel(on_push), host, port, tls)
             _, channel = await loop.create_connection(lambda: Channel(on_push), host, port)
     except TimeoutError:
         raise UnavailableError(f"{host}:{port} does not answer") from None

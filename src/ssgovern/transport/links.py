@@ -34,6 +34,7 @@ from ssgovern.transport.channel import (
     open_channel,
 )
 from ssgovern.transport.handshake import PeerIdentity, PeerSaid
+from ssgovern.transport.tls import TlsDialler
 from ssgovern.wire.codec import decode, encode
 from ssgovern.wire.frames import Kind, MessageType, encode_frame, encode_message
 from ssgovern.wire.pb import peer_pb2
@@ -97,8 +98,10 @@ class PeerLinks:
         *,
         on_link: Callable[[NodeId], None],
         on_lost: Callable[[NodeId], None],
+        tls: TlsDialler | None = None,
     ) -> None:
         self._me = me
+        self._tls = tls
         self._runtime = runtime
         self._on_link = on_link
         self._on_lost = on_lost
@@ -307,7 +310,7 @@ class PeerLinks:
             host, port = handshake.split_address(address)
         except InvalidArgumentError as error:
             raise UnavailableError(error.message) from None
-        return await open_channel(host, port, _refuse_push, deadline=deadline)
+        return await open_channel(host, port, _refuse_push, deadline=deadline, tls=self._tls)
 
     async def _shake_hands(self, channel: Channel, target: int, deadline: float) -> PeerSaid:
         nonce = self._runtime.random_bytes(handshake.NONCE_BYTES)

@@ -28,6 +28,7 @@ from ssgovern.errors import (
 )
 from ssgovern.model import NodeId, SessionId
 from ssgovern.registry.sessions import Session
+from ssgovern.transport.tls import TlsDialler
 from ssgovern.wire.codec import error_to_wire
 from ssgovern.wire.frames import MessageType
 from ssgovern.wire.pb import log_pb2
@@ -42,12 +43,20 @@ _LOOK_S = 0.25
 class Relays:
     """The relays of a node; its server's `relay`."""
 
-    def __init__(self, server: NativeServer, node_id: NodeId, *, beat_ms: int) -> None:
+    def __init__(
+        self,
+        server: NativeServer,
+        node_id: NodeId,
+        *,
+        beat_ms: int,
+        tls: TlsDialler | None = None,
+    ) -> None:
         self._server = server
         self.registry = server.registry
         self.push = server.push
         self.me = node_id
         self.beat_s = beat_ms / 1000.0
+        self.tls = tls
         self._loop = asyncio.get_running_loop()
         self._relays: dict[SessionId, ClientRelay] = {}
         self._tasks: asyncio.TaskGroup | None = None

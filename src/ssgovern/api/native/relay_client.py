@@ -28,12 +28,13 @@ from ssgovern.model import LogPosition, NodeId, Pattern, ServiceKey, SessionId, 
 from ssgovern.registry.sessions import Session, shards_of
 from ssgovern.registry.subscriptions import MaskedPattern, Target
 from ssgovern.service.placement import ALL_SHARDS, mask_to_wire
-from ssgovern.service.push import PushService
+from ssgovern.service.push import PushService, Who
 from ssgovern.service.registry import RegistryService
 from ssgovern.transport.channel import Channel
-from ssgovern.wire.codec import decode, key_to_wire, pattern_to_wire
-from ssgovern.wire.frames import Kind, MessageType, encode_message
-from ssgovern.wire.pb import native_pb2
+from ssgovern.transport.tls import TlsDialler
+from ssgovern.wire.codec import decode, key_from_wire, key_to_wire, pattern_to_wire
+from ssgovern.wire.frames import Kind, MessageType, encode_frame, encode_message
+from ssgovern.wire.pb import applied_pb2, native_pb2
 
 T = TypeVar("T")
 Known = dict[ServiceKey, LogPosition]
@@ -55,6 +56,10 @@ class Client(Protocol):
     def can_take(self) -> bool: ...
 
     behind: dict[ServiceKey, LogPosition]
+    applied: dict[ServiceKey, LogPosition] | None
+
+    @property
+    def who(self) -> Who: ...
 
     def take(self, frame: bytes) -> None: ...
 
@@ -73,6 +78,7 @@ class Hub(Protocol):
     push: PushService
     me: NodeId
     beat_s: float
+    tls: TlsDialler | None
 
     @property
     def spawn(self) -> Spawn: ...
@@ -155,7 +161,8 @@ class ClientRelay:
         """Return the link to a node, open or not."""
         link = self.links.get(node)
         if link is None:
-            link = self.links[node] = RelayLink(node, self, self._hub.spawn, self._hub.beat_s)
+            hub = self._hub
+            link = self.links[node] = RelayLink(node, self, hub.spawn, hub.beat_s, hub.tls)
         return link
 
     def on_link_open(self, link: RelayLink, *, resumed: bool) -> None:
@@ -377,6 +384,36 @@ class ClientRelay:
         if kept:
             self._parts[number] = kept
         return covered
+
+    @property
+    def targets(self) -> list[Target]:
+        """What the client follows on other nodes, wholly or in part."""
+        return list(self._wanted.values())
+
+    def follows(self, key: ServiceKey) -> bool:
+        """Whether the client follows a service by way of this."""
+        return any(
+            target == key if isinstance(target, ServiceKey) else target.matches(key)
+            for target in self._wanted.values()
+        )
+
+    def say_applied(self, said: applied_pb2.Applied) -> None:
+        """Tell those who tell the client what it has applied: there it counts, too."""
+        by_channel: dict[Channel, applied_pb2.Applied] = {}
+        for each in said.services:
+            shard = shard_of(*key_from_wire(each.service))
+            for parts in self._parts.values():
+                for part in parts:
+                    if part.shards >> shard & 1 and part.is_alive:
+                        passed_on = by_channel.setdefault(part.channel, applied_pb2.Applied())
+                        passed_on.services.append(each)
+        if not said.services:
+            by_channel = {
+                link.channel: said for link in self.links.values() if link.channel is not None
+            }
+        for channel, passed_on in by_channel.items():
+            body = passed_on.SerializeToString()
+            channel.send(encode_frame(Kind.PUSH, MessageType.APPLIED, 0, body))
 
     # --- mending ---------------------------------------------------------------------------
 

@@ -16,6 +16,7 @@ from ssgovern.errors import ClosedError, SsGovernError, UnavailableError
 from ssgovern.model import NodeId, SessionId
 from ssgovern.transport.channel import Channel, open_channel
 from ssgovern.transport.handshake import split_address
+from ssgovern.transport.tls import TlsDialler
 from ssgovern.wire.codec import decode
 from ssgovern.wire.frames import PROTOCOL_VERSION_MAX, PROTOCOL_VERSION_MIN, MessageType
 from ssgovern.wire.pb import native_pb2
@@ -64,8 +65,16 @@ class LinkOwner(Protocol):
 class RelayLink:
     """See the module."""
 
-    def __init__(self, node: NodeId, owner: LinkOwner, spawn: Spawn, beat_s: float) -> None:
+    def __init__(
+        self,
+        node: NodeId,
+        owner: LinkOwner,
+        spawn: Spawn,
+        beat_s: float,
+        tls: TlsDialler | None = None,
+    ) -> None:
         self.node = node
+        self._tls = tls
         self._owner = owner
         self._spawn = spawn
         self._beat_s = beat_s
@@ -130,7 +139,9 @@ class RelayLink:
             if not address:
                 return UnavailableError(f"it is not known where node {self.node} listens")
             host, port = split_address(address)
-            channel = await open_channel(host, port, self._on_push, deadline=deadline)
+            channel = await open_channel(
+                host, port, self._on_push, deadline=deadline, tls=self._tls
+            )
             answer = await channel.send_request(MessageType.HELLO, self._hello(), deadline)
             response = decode(native_pb2.HelloResponse, answer)
             if self._is_closed:
