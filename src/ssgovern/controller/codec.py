@@ -80,9 +80,12 @@ def _record_from_wire(message: metadata_pb2.MetadataRecord) -> Record:
     )
 
 
-def encode_entry(records: Iterable[Record]) -> bytes:
-    """Return the body of an entry of the metadata log: records that were decided together."""
-    return encode(peer_pb2.MetadataEntry(records=map(_record_to_wire, records)))
+def encode_entry(records: Iterable[Record], time_ms: int = 0) -> bytes:
+    """Return the body of an entry of the metadata log: records that were decided together.
+
+    `time_ms`: when that was, by the wall clock; only people are told.
+    """
+    return encode(peer_pb2.MetadataEntry(records=map(_record_to_wire, records), time_ms=time_ms))
 
 
 def decode_entry(body: bytes) -> list[Record]:
@@ -90,8 +93,13 @@ def decode_entry(body: bytes) -> list[Record]:
 
     Raises InvalidArgumentError, and UnsupportedVersionError for a change of a newer version.
     """
+    return decode_timed_entry(body)[1]
+
+
+def decode_timed_entry(body: bytes) -> tuple[int, list[Record]]:
+    """Return when an entry was decided (0: that is not known), and its records."""
     entry = decode(peer_pb2.MetadataEntry, body)
-    return [_record_from_wire(record) for record in entry.records]
+    return entry.time_ms, [_record_from_wire(record) for record in entry.records]
 
 
 def _change_from_wire(message: metadata_pb2.MetadataRecord) -> Change:

@@ -103,6 +103,7 @@ class ControllerDriver:
         self._metadata = metadata
         self._links = links
         self._addresses = dict(addresses or {})
+        self._wall_ms = runtime.wall_ms
         self._loop = asyncio.get_running_loop()
         self._controller: Controller | None = None
         self._term = 0
@@ -293,7 +294,8 @@ class ControllerDriver:
             return after
         self._ending = _fenced_by(records)
         try:
-            index = await self._log.append(encode_entry(records), after=after)
+            body = encode_entry(records, self._wall_ms())
+            index = await self._log.append(body, after=after)
         finally:
             self._ending = {}
         assert self._metadata.index >= index, "an entry was committed and not replayed here"
@@ -381,7 +383,10 @@ class ControllerDriver:
             return self._metadata.message(decode(peer_pb2.MetadataFetchRequest, body).after)
         if type_ == MessageType.FORWARDED_COMMAND:
             forwarded = decode(peer_pb2.ForwardedCommandRequest, body)
-            sentence = await self.command(forwarded.command)
+            if forwarded.HasField("access"):
+                sentence, _ = await self._decide(command_from_wire(forwarded.access))
+            else:
+                sentence = await self.command(forwarded.command)
             return encode(native_pb2.ClusterCommandResponse(sentence=sentence))
         request = _request_of(type_, body)
         _check_own_name(source, request.node)

@@ -82,7 +82,8 @@ class Founder:
             return
         decision = decide_founding(self._metadata.state, step.cluster_id, self._settings, inherited)
         try:
-            await self._log.append(encode_entry(decision.records), after=self._metadata.index)
+            body = encode_entry(decision.records, self._runtime.wall_ms())
+            await self._log.append(body, after=self._metadata.index)
         except SsGovernError as error:
             self._say_trouble(f"the cluster is not founded yet: {error}", loud=False)
         else:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from ssgovern import limits
-from ssgovern.controller.codec import decode_entry, decode_snapshot, encode_snapshot
+from ssgovern.controller.codec import decode_snapshot, decode_timed_entry, encode_snapshot
 from ssgovern.controller.log import Entry
 from ssgovern.controller.rows import NOBODY, ShardRow
 from ssgovern.controller.rules import unavailable
@@ -35,6 +35,7 @@ class MetadataChange(NamedTuple):
 
 OnChange = Callable[[MetadataChange], None]
 OnRecords = Callable[[Sequence[Record]], None]
+OnEntry = Callable[[int, int, Sequence[Record]], None]
 
 
 class Metadata:
@@ -50,6 +51,8 @@ class Metadata:
         self.listeners: list[OnChange] = []
         self.record_listeners: list[OnRecords] = []
         """Told of the records of each entry, before `listeners`; not told of snapshots."""
+        self.entry_listeners: list[OnEntry] = []
+        """Told the same with the index and the wall time of the entry."""
         self._entries: deque[tuple[int, bytes]] = deque(maxlen=limits.METADATA_PUSHED_ENTRIES_MAX)
         # The map_version with which each row, and the nodes, changed last.
         self._rows_changed_at = [0] * shards
@@ -77,7 +80,7 @@ class Metadata:
             return True
         if index > self.index + 1:
             return False
-        records = decode_entry(body) if body else []
+        time_ms, records = decode_timed_entry(body) if body else (0, [])
         nodes_version = self.state.nodes_version
         shards: dict[ShardId, None] = {}
         for record in records:
@@ -88,6 +91,8 @@ class Metadata:
         self._entries.append((index, body))
         for on_records in self.record_listeners if records else ():
             on_records(records)
+        for on_entry in self.entry_listeners:
+            on_entry(index, time_ms, records)
         if records:
             self._tell(MetadataChange(tuple(shards), self.state.nodes_version != nodes_version))
         return True

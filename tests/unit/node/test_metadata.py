@@ -104,6 +104,19 @@ def test_listeners_are_told_what_changed() -> None:
     assert len(records) == 6
 
 
+def test_listeners_to_entries_are_told_when_each_was_decided() -> None:
+    """Once each, in order, with its index; an entry that says no time has 0."""
+    metadata = Metadata(SHARDS)
+    told_of: list[tuple[int, int, int]] = []
+    metadata.entry_listeners.append(
+        lambda index, time_ms, records: told_of.append((index, time_ms, len(records)))
+    )
+    timed = encode_entry([Record("why", RowsChanged())], 1_700_000_000_000)
+    for index, body in ((1, FOUNDED), (2, b""), (3, timed), (3, timed)):
+        metadata.apply(index, body)
+    assert told_of == [(1, 0, 1), (2, 0, 0), (3, 1_700_000_000_000, 1)]
+
+
 def test_a_snapshot_is_the_state_and_tells_what_differs() -> None:
     """Who restores it knows the same, and was told of those rows alone that are new to it."""
     metadata = told()
