@@ -121,6 +121,10 @@ class NodeBackend:
             return node.cluster_status(native_pb2.ClusterStatusRequest(shards=shards))
         return _alone(node, shards=shards)
 
+    def push_delays(self) -> list[tuple[float, float]]:
+        delays = self._serving().drivers.push.delays
+        return [(float(bound), count) for bound, count in delays.buckets()]
+
     def metrics(self, accept: str) -> tuple[bytes, str]:
         return self._metrics.render(accept)
 

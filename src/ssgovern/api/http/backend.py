@@ -35,3 +35,6 @@ class Backend(Protocol):
 
     def metrics(self, accept: str) -> tuple[bytes, str]:
         """Return the metrics and their media type, in the format the client likes best."""
+
+    def push_delays(self) -> list[tuple[float, float]]:
+        """Return how many pushes since the start took at most each of some times, in seconds."""
