@@ -30,7 +30,7 @@ from ssgovern.registry.sessions import Session, SessionTable, SessionTiming
 from ssgovern.registry.state import ShardState
 from ssgovern.registry.subscriptions import Target
 from ssgovern.replication.primary import PrimaryLog, Proposal, Waiter
-from ssgovern.service.push import PushService
+from ssgovern.service.push import PushService, Who
 from ssgovern.service.registry import RegistryService
 from ssgovern.wire.codec import key_from_wire
 from ssgovern.wire.frames import FrameReader, MessageAssembler, MessageType
@@ -280,6 +280,10 @@ class Follower:
         self._reader = FrameReader()
         self._assembler = MessageAssembler()
         self.behind: dict[ServiceKey, LogPosition] = {}
+        self.applied: dict[ServiceKey, LogPosition] | None = None
+        self.asked = 0
+        """How often it was asked to say what it has applied."""
+        self.who = Who(session_of("follower"), "follower", "10.0.0.9:9")
         self.takes = True
         self.credit: int | None = None
         """Frames it still takes; None: any number."""
@@ -321,7 +325,10 @@ class Follower:
         self.subscribe(target, dict(self.positions))
 
     def _told(self, type_: int, body: bytes) -> None:
-        if type_ == MessageType.CURRENT:
+        if type_ == MessageType.APPLIED:
+            assert not body, "a node says nothing of its own"
+            self.asked += 1
+        elif type_ == MessageType.CURRENT:
             current = native_pb2.Current.FromString(body)
             key = key_from_wire(current.service)
             self.story.append(f"current {key.service} at {current.epoch}/{current.revision}")

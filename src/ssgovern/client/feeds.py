@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
+from ssgovern.client.applied import Applied
 from ssgovern.client.backoff import Backoff
 from ssgovern.client.shard_map import mask_of
 from ssgovern.errors import ErrorCode, Retry, SsGovernError
@@ -152,6 +153,8 @@ class Feeder:
         self._lagging: dict[Feed, None] = {}
         self._wakeup = asyncio.Event()
         self.is_connected = False
+        self.applied = Applied()
+        """What the node is yet to be told of what was applied."""
 
     def __repr__(self) -> str:
         return f"<Feeder node={self.node_id} feeds={len(self._feeds)}>"
@@ -206,6 +209,7 @@ class Feeder:
     def on_disconnected(self) -> None:
         """The connection is gone."""
         self.is_connected = False
+        self.applied.end()
         self._lagging.clear()
         for feed in list(self._feeds):
             feed.subscription_id = None

@@ -333,6 +333,9 @@ class Links:
         try:
             hello = await self._hello(channel, address, expected)
             link = tap.link = self._adopt(channel, address, expected, hello)
+            if hello.wants_applied:
+                # Before anything is subscribed to: from then on the node counts on it.
+                channel.send(link.feeder.applied.begin())
             interval_s = max(hello.heartbeat_interval_ms, 10) / 1000.0
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._keep_alive(link, channel, interval_s))
@@ -429,7 +432,8 @@ class Links:
             due = loop.time() + interval_s
             received = channel.messages_received
             try:
-                answer = await channel.send_request(MessageType.HEARTBEAT, body, due)
+                applied = link.feeder.applied.take(loop.time())
+                answer = await channel.send_request(MessageType.HEARTBEAT, body, due, ahead=applied)
                 silent = 0
                 beat = decode_or_give_up(channel, native_pb2.HeartbeatResponse, answer)
                 link.map_version = beat.map_version

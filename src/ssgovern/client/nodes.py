@@ -285,6 +285,11 @@ class Nodes:
             outcome = self._take_update(link, decode(native_pb2.ShardMapUpdate, body))
             if outcome is MAP_GAP:
                 self.want_map()
+        elif type_ == MessageType.APPLIED:
+            # The node asks: somebody waits for it.
+            now_s = asyncio.get_running_loop().time()
+            if link.open is not None and (frames := link.feeder.applied.take_all(now_s)):
+                link.open.send(frames)
         else:
             self._watches.on_push(link.feeder, type_, body)
 

@@ -500,6 +500,8 @@ class Watches:
         self, feeder: Feeder, entry: _Entry, outcome: Change | Gap | None, position: LogPosition
     ) -> None:
         view = entry.view
+        if feeder.applied.is_wanted:
+            feeder.applied.note(view, asyncio.get_running_loop().time())
         if outcome is GAP:
             self._repair(entry)
         elif not view.has_gap:

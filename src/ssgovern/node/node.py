@@ -241,6 +241,7 @@ class Node:
                 session_ttl_ms=config.session.ttl_ms,
                 heartbeat_interval_ms=config.session.heartbeat_interval_ms,
                 map_version=map_version,
+                wants_applied=True,
             ),
             status=self.status,
             end_refused=self._session_driver,

@@ -1,13 +1,15 @@
 """The one task that writes to subscribers.
 
 Changes go out as they commit, in slices, so that ten thousand subscribers do not keep the loop
-from hearing heartbeats; subscribers that lack something are brought up to date between them.
+from hearing heartbeats; subscribers that lack something are brought up to date between them, and
+asked what they have applied when somebody waits for it.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from itertools import islice
 
 from ssgovern import limits
@@ -16,6 +18,8 @@ from ssgovern.node.histogram import Histogram
 from ssgovern.registry.state import Change
 from ssgovern.service.push import PushService
 
+_LOOK_S = 0.1
+"""How often who waits for subscribers is looked at, besides when something happens."""
 _DELAYS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 
 
@@ -27,7 +31,11 @@ class PushDriver:
         self.clock: Callable[[], float] = asyncio.get_running_loop().time
         self.delays = Histogram(_DELAYS_S)
         """From a commit to the sockets of those who were up to date. Others catch up later."""
+        self.applied_delays = Histogram(_DELAYS_S)
+        """From a commit until a subscriber had applied it, of those who say so in time."""
         self._wake = asyncio.Event()
+        push.applied.wake = self._wake.set
+        push.applied.on_delay = self.applied_delays.observe
 
     def wake(self) -> None:
         """There is something to tell somebody."""
@@ -40,11 +48,24 @@ class PushDriver:
 
     async def run(self, server: NativeServer) -> None:
         """Tell, for ever."""
+        loop, applied = asyncio.get_running_loop(), self._push.applied
         while True:
-            await self._wake.wait()
-            self._wake.clear()
+            await self._woken()
             while await self._tell_change() or await self._catch_up(server):
                 pass
+            if applied.waits:
+                applied.look(loop.time())
+                while applied.ask_some():
+                    await asyncio.sleep(0)
+
+    async def _woken(self) -> None:
+        if not self._push.applied.waits:
+            await self._wake.wait()
+        else:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_LOOK_S):
+                    await self._wake.wait()
+        self._wake.clear()
 
     async def _tell_change(self) -> bool:
         telling = self._push.next_change()

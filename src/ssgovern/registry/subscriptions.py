@@ -98,6 +98,15 @@ class SubscriptionTable(Generic[S]):
             or (bool(self._masked) and bool(self._in_masks(key)))
         )
 
+    def follows(self, subscriber: S, key: ServiceKey) -> bool:
+        """Tell whether a subscriber follows a service, by whatever subscription."""
+        exact = self._exact.get(key)
+        if exact is not None and subscriber in exact:
+            return True
+        if any(subscriber in audience for audience in _matching(self._patterns, key)):
+            return True
+        return bool(self._masked) and subscriber in self._in_masks(key)
+
     def audience(self, key: ServiceKey) -> list[S]:
         """Return who follows a service, each once."""
         exact = self._exact.get(key)

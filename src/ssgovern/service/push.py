@@ -18,13 +18,22 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from itertools import islice
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from ssgovern import limits
 from ssgovern.errors import LimitExceededError, OverloadedError
-from ssgovern.model import ORIGIN, LogPosition, Pattern, ServiceKey, ShardId, shard_of
+from ssgovern.model import (
+    ORIGIN,
+    LogPosition,
+    Pattern,
+    ServiceKey,
+    SessionId,
+    ShardId,
+    shard_of,
+)
 from ssgovern.registry.state import CatchUp, Change, Service, ShardState
 from ssgovern.registry.subscriptions import MaskedPattern, SubscriptionTable, Target
+from ssgovern.service.applied import AppliedPositions, position_at
 from ssgovern.service.placement import ALL_SHARDS, check_holds
 from ssgovern.service.registry import RegistryService
 from ssgovern.wire.codec import encode, key_to_wire
@@ -32,11 +41,25 @@ from ssgovern.wire.frames import Kind, MessageType, encode_message
 from ssgovern.wire.pb import native_pb2, raw_pb2
 
 
+class Who(NamedTuple):
+    """A subscriber, for people."""
+
+    session_id: SessionId
+    client_name: str
+    address: str
+
+
 class Subscriber(Protocol):
     """The far end of subscriptions: in practice a connection."""
 
     behind: dict[ServiceKey, LogPosition]
     """Services it lacks something of, with the position it has."""
+    applied: dict[ServiceKey, LogPosition] | None
+    """What it says it has applied, as far as that is kept; None: it does not say."""
+
+    @property
+    def who(self) -> Who:
+        """Whose it is."""
 
     @property
     def can_take(self) -> bool:
@@ -74,6 +97,7 @@ class PushService:
         self._suspended: dict[ShardId, Suspended] = {}
         registry.followers = self
         self.subscriptions: SubscriptionTable[Subscriber] = SubscriptionTable()
+        self.applied = AppliedPositions(registry, self)
         self.pushes = 0
 
     # --- changes ---------------------------------------------------------------------------
@@ -109,6 +133,8 @@ class PushService:
             audience = self.subscriptions.audience(service.key)
             if audience:
                 self._telling = change
+                position = position_at(self._registry.state_of(service.key), change.revision)
+                self.applied.on_telling(service.key, position, change.offered_s)
                 return change, self._encode_change(change), audience
         self._telling = None
         return None
@@ -119,15 +145,31 @@ class PushService:
             key = change.service.key
             if key not in subscriber.behind:
                 state = self._registry.state_of(key)
-                subscriber.behind[key] = _position_at(state, change.since)
+                subscriber.behind[key] = position_at(state, change.since)
             return
         self.pushes += 1
         for frame in frames:
             subscriber.take(frame)
 
+    def is_untold(self, key: ServiceKey) -> bool:
+        """Whether a change of a service waits to be told, or is being told now."""
+        telling = self._telling
+        return (telling is not None and telling.service.key == key) or any(
+            service.key == key for service in self._pending
+        )
+
+    def lacks(self, subscriber: Subscriber, key: ServiceKey) -> bool:
+        """Whether a subscriber has yet to be told something of a service."""
+        return key in subscriber.behind or subscriber in self._half_told
+
+    def tell_again(self, subscriber: Subscriber, key: ServiceKey, known: LogPosition) -> None:
+        """Tell a subscriber a service from a position on, all of it from the origin."""
+        subscriber.behind.setdefault(key, known)
+        subscriber.lacks()
+
     def _encode_change(self, change: Change) -> list[bytes]:
         key = change.service.key
-        epoch, _ = _position_at(self._registry.state_of(key), change.revision)
+        epoch, _ = position_at(self._registry.state_of(key), change.revision)
         if change.whole:
             return _snapshot_frames(key, epoch, change.revision, change.upserted.values())
         body = raw_pb2.RawDelta(
@@ -186,6 +228,7 @@ class PushService:
     def unsubscribe(self, subscriber: Subscriber, target: Target) -> None:
         """Drop a subscription."""
         self.subscriptions.remove(subscriber, target)
+        self.applied.unsubscribed(subscriber, target)
 
     def forget(self, subscriber: Subscriber, targets: Iterable[Target]) -> None:
         """Drop everything of a subscriber that is gone."""
@@ -246,7 +289,7 @@ class PushService:
         for change in (*telling, *map(self._pending.pop, waiting), *untold):
             key = change.service.key
             if shard_of(*key) == shard and key not in oldest and has_audience(key):
-                oldest[key] = _position_at(state, change.since)
+                oldest[key] = position_at(state, change.since)
         away.known.update(oldest)
         self._snapshots.drop(shard)
 
@@ -334,15 +377,3 @@ def _snapshot_frames(
         service=key_to_wire(key), epoch=epoch, revision=revision, instances=encoded
     ).SerializeToString()
     return encode_message(Kind.PUSH, MessageType.SNAPSHOT, 0, body)
-
-
-def _position_at(state: ShardState, revision: int) -> LogPosition:
-    """Return the position of a revision, with the epoch in which it was written.
-
-    The state may have entered a newer epoch since: a position that names that one would be taken
-    for one that was never on this log.
-    """
-    for start in reversed(state.epoch_starts):
-        if start.revision <= revision:
-            return LogPosition(start.epoch, revision)
-    return LogPosition(state.position.epoch, revision) if not state.epoch_starts else ORIGIN

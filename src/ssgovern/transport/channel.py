@@ -137,10 +137,13 @@ class Channel(FrameConnection):
         finally:
             self._turns.release()
 
-    def send_request(self, type_: int, body: bytes, deadline: float) -> asyncio.Future[bytes]:
+    def send_request(
+        self, type_: int, body: bytes, deadline: float, *, ahead: bytes = b""
+    ) -> asyncio.Future[bytes]:
         """Send a request at once, past those that wait for their turn; return its answer to be.
 
-        For what keeps the connection alive and for callers that bound themselves.
+        For what keeps the connection alive and for callers that bound themselves. `ahead` are
+        frames that leave before it in the same write.
         """
         if len(body) > limits.FRAME_BODY_BYTES_MAX:
             raise LimitExceededError(
@@ -155,7 +158,7 @@ class Channel(FrameConnection):
         timer = self._loop.call_at(deadline, self._on_deadline, request_id)
         self._pending[request_id] = _Pending(type_, answer, timer)
         answer.add_done_callback(functools.partial(self._on_done, request_id))
-        self.send(encode_frame(Kind.REQUEST, type_, request_id, body))
+        self.send(ahead + encode_frame(Kind.REQUEST, type_, request_id, body))
         return answer
 
     async def wait_lost(self, timeout_s: float | None = None) -> bool:

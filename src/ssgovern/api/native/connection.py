@@ -41,7 +41,7 @@ from ssgovern.registry.sessions import Session
 from ssgovern.registry.subscriptions import Target
 from ssgovern.service import checks
 from ssgovern.service.access import Access, Principal
-from ssgovern.service.push import PushService
+from ssgovern.service.push import PushService, Who
 from ssgovern.service.registry import RegistryService
 from ssgovern.transport.connection import FrameConnection
 from ssgovern.wire.codec import decode, error_to_wire
@@ -55,10 +55,11 @@ from ssgovern.wire.frames import (
     encode_frame,
     encode_message,
 )
-from ssgovern.wire.pb import log_pb2, native_pb2
+from ssgovern.wire.pb import applied_pb2, log_pb2, native_pb2
 
 # Plain numbers for what is looked at with every frame: an attribute of an enumeration costs more.
 _REQUEST = int(Kind.REQUEST)
+_PUSH = int(Kind.PUSH)
 _RESPONSE = int(Kind.RESPONSE)
 _HEARTBEAT = int(MessageType.HEARTBEAT)
 
@@ -89,6 +90,12 @@ class Relay(Protocol):
 
     def map_changed(self) -> None:
         """The placement has a newer shard map."""
+
+    def targets(self, connection: NativeConnection) -> list[Target]:
+        """Return what a client follows on other nodes."""
+
+    def applied(self, connection: NativeConnection, said: applied_pb2.Applied) -> None:
+        """Pass on what a client says it has applied to where it is told from."""
 
 
 class Host(Protocol):
@@ -187,6 +194,7 @@ class NativeConnection(FrameConnection):
         "_output",
         "_output_bytes",
         "_reading",
+        "applied",
         "behind",
         "client_name",
         "forward",
@@ -212,6 +220,7 @@ class NativeConnection(FrameConnection):
         self.in_flight = 0
         self.subscriptions: dict[int, Target] = {}
         self.behind: dict[ServiceKey, LogPosition] = {}
+        self.applied: dict[ServiceKey, LogPosition] | None = None
 
     def __repr__(self) -> str:
         return f"<NativeConnection {self.peer} {self.client_name} in_flight={self.in_flight}>"
@@ -233,10 +242,11 @@ class NativeConnection(FrameConnection):
 
     def on_frame(self, frame: Frame) -> None:
         kind, flags, type_, request_id, body = frame
-        if kind != _REQUEST:
-            raise RemoteProtocolError(f"a client sends requests, not frames of kind {kind}")
         if flags & FLAG_MORE:
-            raise RemoteProtocolError("a request must fit into one frame")
+            raise RemoteProtocolError("what a client says must fit into one frame")
+        if kind != _REQUEST:
+            self._on_push(kind, type_, body)
+            return
         if self.transport is None or self.transport.is_closing():
             return
         try:
@@ -268,6 +278,30 @@ class NativeConnection(FrameConnection):
                 return
             self.reply_error(type_, request_id, error_to_wire(error))
 
+    def _on_push(self, kind: int, type_: int, body: bytes) -> None:
+        """A client that tells something: what it has applied, and nothing else."""
+        if kind != _PUSH or type_ != MessageType.APPLIED:
+            raise RemoteProtocolError(
+                f"a client sends requests, not frames of kind {kind} and type {type_}"
+            )
+        session, host = self.session, self.host
+        if session is None or session.connection is not self or not self.is_open:
+            # It was sent before its sender could know that its session has ended.
+            return
+        host.registry.sessions.hear(session, host.now_ms())
+        try:
+            said = decode(applied_pb2.Applied, body)
+        except InvalidArgumentError as error:
+            raise RemoteProtocolError(error.message) from None
+        if len(said.services) > limits.APPLIED_PER_MESSAGE_MAX:
+            raise RemoteProtocolError(
+                f"{len(said.services)} services applied in one message: at most "
+                f"{limits.APPLIED_PER_MESSAGE_MAX} are allowed"
+            )
+        host.push.applied.on_said(self, said, host.now_ms() / 1000.0)
+        if self.forward and host.relay is not None:
+            host.relay.applied(self, said)
+
     def on_protocol_error(self, error: RemoteProtocolError) -> None:
         self.refuse(error)
 
@@ -280,6 +314,12 @@ class NativeConnection(FrameConnection):
             self.host.wants_catch_up(self)
 
     def on_closed(self, cause: Exception | None) -> None:
+        host = self.host
+        if self.applied is not None:
+            targets = list(self.subscriptions.values())
+            if self.forward and host.relay is not None:
+                targets += host.relay.targets(self)
+            host.push.applied.gone(self, targets, host.now_ms() / 1000.0)
         self.host.closed(self)
         self.host.push.forget(self, self.subscriptions.values())
         self.subscriptions.clear()
@@ -342,6 +382,12 @@ class NativeConnection(FrameConnection):
     def lacks(self) -> None:
         """See to it that it catches up."""
         self.host.wants_catch_up(self)
+
+    @property
+    def who(self) -> Who:
+        """Whose connection it is. It has had a session."""
+        assert self.session is not None, "who follows something said hello before"
+        return Who(self.session.id, self.client_name, self.peer)
 
     # --- requests --------------------------------------------------------------------------
 

@@ -26,12 +26,14 @@ from ssgovern.errors import (
     SessionUnknownError,
     SsGovernError,
 )
-from ssgovern.model import NodeId, SessionId
+from ssgovern.model import NodeId, ServiceKey, SessionId
 from ssgovern.registry.sessions import Session
+from ssgovern.registry.subscriptions import Target
+from ssgovern.service.push import Subscriber
 from ssgovern.transport.tls import TlsDialler
 from ssgovern.wire.codec import error_to_wire
 from ssgovern.wire.frames import MessageType
-from ssgovern.wire.pb import log_pb2
+from ssgovern.wire.pb import applied_pb2, log_pb2
 
 log = logging.getLogger("ssgovern.relay")
 
@@ -62,6 +64,7 @@ class Relays:
         self._tasks: asyncio.TaskGroup | None = None
         self._asked = 0
         self._map: RelayMap | None = None
+        self.push.applied.relayed = self
 
     def __repr__(self) -> str:
         return f"<Relays {len(self._relays)} asked={self._asked}>"
@@ -193,6 +196,15 @@ class Relays:
         if relay is not None:
             relay.client_gone()
 
+    def targets(self, connection: NativeConnection) -> list[Target]:
+        relay = self._relay_of(connection)
+        return [] if relay is None else relay.targets
+
+    def applied(self, connection: NativeConnection, said: applied_pb2.Applied) -> None:
+        relay = self._relay_of(connection)
+        if relay is not None:
+            relay.say_applied(said)
+
     def map_changed(self) -> None:
         if self._tasks is not None:
             for relay in self._relays.values():
@@ -202,6 +214,20 @@ class Relays:
         session = connection.session
         relay = None if session is None else self._relays.get(session.id)
         return relay if relay is not None and relay.is_of(connection) else None
+
+    # --- service.applied.Relayed -----------------------------------------------------------
+
+    def followers(self, key: ServiceKey) -> list[Subscriber]:
+        return [
+            relay.client
+            for relay in self._relays.values()
+            if relay.client is not None and relay.follows(key)
+        ]
+
+    def follows(self, subscriber: Subscriber, key: ServiceKey) -> bool:
+        session = subscriber.who.session_id
+        relay = self._relays.get(session)
+        return relay is not None and relay.is_of(subscriber) and relay.follows(key)
 
     # --- tasks -----------------------------------------------------------------------------
 

@@ -41,7 +41,12 @@ Known = dict[ServiceKey, LogPosition]
 
 _RELAYED_STREAM = 1
 """Request id of pushes that come from other nodes: frames of theirs and of ours may interleave."""
-_PUSHES = frozenset(map(int, (MessageType.SNAPSHOT, MessageType.DELTA, MessageType.CURRENT)))
+_PUSHES = frozenset(
+    map(
+        int,
+        (MessageType.SNAPSHOT, MessageType.DELTA, MessageType.CURRENT, MessageType.APPLIED),
+    )
+)
 _REPEAT_MIN_S = 0.05
 _REPEAT_MAX_S = 0.5
 
@@ -166,6 +171,9 @@ class ClientRelay:
         return link
 
     def on_link_open(self, link: RelayLink, *, resumed: bool) -> None:
+        if link.wants_applied and self.client is not None and self.client.applied is not None:
+            assert link.channel is not None, "it has just been opened"
+            link.channel.send(_applied_frame(applied_pb2.Applied()))
         if not resumed:
             # It may not have heard yet that it is primary; a claim finds out.
             for shard in self._held_at(link.node):
@@ -404,16 +412,11 @@ class ClientRelay:
             shard = shard_of(*key_from_wire(each.service))
             for parts in self._parts.values():
                 for part in parts:
-                    if part.shards >> shard & 1 and part.is_alive:
+                    if part.shards >> shard & 1 and part.is_alive and part.link.wants_applied:
                         passed_on = by_channel.setdefault(part.channel, applied_pb2.Applied())
                         passed_on.services.append(each)
-        if not said.services:
-            by_channel = {
-                link.channel: said for link in self.links.values() if link.channel is not None
-            }
         for channel, passed_on in by_channel.items():
-            body = passed_on.SerializeToString()
-            channel.send(encode_frame(Kind.PUSH, MessageType.APPLIED, 0, body))
+            channel.send(_applied_frame(passed_on))
 
     # --- mending ---------------------------------------------------------------------------
 
@@ -510,6 +513,10 @@ async def in_parallel(works: Iterable[Coroutine[None, None, T]]) -> list[T]:
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(work) for work in works]
     return [task.result() for task in tasks]
+
+
+def _applied_frame(said: applied_pb2.Applied) -> bytes:
+    return encode_frame(Kind.PUSH, MessageType.APPLIED, 0, said.SerializeToString())
 
 
 def _mask_of(target: Target) -> int:

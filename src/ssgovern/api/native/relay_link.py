@@ -83,6 +83,8 @@ class RelayLink:
         self._opening: asyncio.Task[Channel | SsGovernError] | None = None
         self._is_paused = False
         self._is_closed = False
+        self.wants_applied = False
+        """The node takes what the client says it has applied."""
 
     def __repr__(self) -> str:
         state = "open" if self.channel is not None else "down"
@@ -152,6 +154,7 @@ class RelayLink:
             self._channel, kept = channel, channel
             channel = None
             self._is_paused = False
+            self.wants_applied = response.wants_applied
             self._spawn(self._keep(kept), f"heartbeats to node {self.node}")
             self._owner.on_link_open(self, resumed=response.resumed)
             return kept

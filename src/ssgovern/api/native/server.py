@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable, Mapping
 
 from ssgovern import limits
 from ssgovern.api.native import access as rights
-from ssgovern.api.native import questions
+from ssgovern.api.native import applied, questions
 from ssgovern.api.native.connection import HANDLERS, Handler, NativeConnection, Relay
 from ssgovern.api.native.map_followers import MapFollowers
 from ssgovern.api.native.peer import PeerAcceptor
@@ -51,7 +51,12 @@ Administer = Callable[[NativeConnection, int, native_pb2.AccessRequest], None]
 class NativeServer:
     """The native port of a node; the `Host` of its connections."""
 
-    handlers: Mapping[int, Handler] = {**HANDLERS, **questions.HANDLERS, **rights.HANDLERS}
+    handlers: Mapping[int, Handler] = {
+        **HANDLERS,
+        **questions.HANDLERS,
+        **rights.HANDLERS,
+        **applied.HANDLERS,
+    }
 
     def __init__(
         self,
