@@ -169,6 +169,36 @@ class HttpConfig(_Section):
     ] = 0
 
 
+class TlsConfig(_Section):
+    """`[tls]`: one certificate for all ports, and for dialling. Off unless a file is named."""
+
+    cert: Annotated[
+        str,
+        AfterValidator(_path_or_nothing),
+        Allowed("the path of a file"),
+        Field(description="certificate of this node and its chain, PEM; turns TLS on everywhere"),
+    ] = ""
+    key: Annotated[
+        str,
+        AfterValidator(_path_or_nothing),
+        Allowed("the path of a file"),
+        Field(description="its key, PEM, not encrypted"),
+    ] = ""
+    ca: Annotated[
+        str,
+        AfterValidator(_path_or_nothing),
+        Allowed("the path of a file"),
+        Field(description="CA of other nodes' and of clients' certificates, PEM; none: system's"),
+    ] = ""
+    client_auth: Annotated[
+        Literal["none", "optional", "required"],
+        Field(
+            description="who shows a certificate: nobody, other nodes and clients that want to,"
+            " or everybody"
+        ),
+    ] = "none"
+
+
 class ClusterConfig(_Section):
     """`[cluster]`: which nodes this one belongs together with. Nothing said: it stands alone."""
 
@@ -304,6 +334,7 @@ class ServerConfig(_Section):
     node: NodeConfig = Field(default_factory=NodeConfig)
     listen: ListenConfig = Field(default_factory=ListenConfig)
     http: HttpConfig = Field(default_factory=HttpConfig)
+    tls: TlsConfig = Field(default_factory=TlsConfig)
     cluster: ClusterConfig = Field(default_factory=ClusterConfig)
     data_dir: Annotated[DirectoryPath, Field(description="where the node keeps its data")] = (
         "ss-govern-data"

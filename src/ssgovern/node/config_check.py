@@ -58,6 +58,7 @@ def contradictions(effective: Mapping[str, Said]) -> Iterator[ConfigFault]:
     """Yield the faults that lie in two keys; keys that are wrong by themselves are absent."""
     yield from _reach(effective)
     yield from _http(effective)
+    yield from _tls(effective)
     yield from _heartbeats(effective)
     clustered = [effective.get(name) for name in ("cluster.candidates", "cluster.join")]
     if any(item is not None and item.value for item in clustered):
@@ -91,6 +92,23 @@ def _http(effective: Mapping[str, Said]) -> Iterator[ConfigFault]:
     if native and native.value == port.value:
         problem = f"listen.port is {native.value} as well: HTTP needs a port of its own"
         yield fault_of("http.port", port, problem)
+
+
+def _tls(effective: Mapping[str, Said]) -> Iterator[ConfigFault]:
+    cert, key, ca = (effective.get(f"tls.{name}") for name in ("cert", "key", "ca"))
+    auth = effective.get("tls.client_auth")
+    if not (cert and key and ca and auth):
+        return
+    if cert.value and not key.value:
+        yield fault_of("tls.cert", cert, "tls.key has to name the certificate's key")
+    if key.value and not cert.value:
+        yield fault_of("tls.key", key, "tls.cert has to name the certificate it belongs to")
+    # A variable may be meant for the command line, which has one of the same name.
+    if ca.value and not cert.value and not ca.source.startswith("environment"):
+        yield fault_of("tls.ca", ca, "without tls.cert and tls.key there is no TLS at all")
+    if auth.value != "none" and not (cert.value and ca.value):
+        problem = "needs tls.cert, tls.key, and tls.ca: the CA that signs those certificates"
+        yield fault_of("tls.client_auth", auth, problem)
 
 
 def _heartbeats(effective: Mapping[str, Said]) -> Iterator[ConfigFault]:

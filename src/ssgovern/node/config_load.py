@@ -25,7 +25,7 @@ _CLIENT_VARIABLES = frozenset(
     ENV_PREFIX + name
     for name in (
         *("CONFIG", "SERVER", "NAMESPACE", "GROUP", "TIMEOUT", "DEBUG", "CACHE_DIR"),
-        "FAILPOINTS",
+        *("FAILPOINTS", "TLS"),
     )
 )
 """Variables of the command line and the SDK, which may share the environment with a node."""

@@ -81,9 +81,17 @@ def test_every_key_is_read_from_each_of_its_three_spellings(key, tmp_path: Path)
         "cluster.copies": 5,
         "cluster.min_in_sync": 2,
         "cluster.acks": "primary",
+        "tls.cert": "c",
+        "tls.key": "k",
+        "tls.ca": "a",
+        "tls.client_auth": "optional",
+        "access.admin_token_hash": "a1:" + "0f" * 32,
     }
     (tmp_path / "secret").write_text("0123456789abcdef\n", encoding="utf-8")
     clustered: dict[str, str | bool | None] = {"node.id": "9"} if "cluster." in key.name else {}
+    if key.name.startswith("tls."):
+        others = ("tls.cert", "tls.key", "tls.ca")
+        clustered = {name: str(special[name]) for name in others if name != key.name}
     value = special.get(key.name, 77)
     text = str(value).lower() if isinstance(value, bool) else str(value)
     section, _, leaf = key.name.rpartition(".")
@@ -135,6 +143,13 @@ def test_every_key_is_read_from_each_of_its_three_spellings(key, tmp_path: Path)
         (
             "[session]\nheartbeat_interval_ms = 3000",
             "2: session.heartbeat_interval_ms = 3000: at least two heartbeats must fit",
+        ),
+        ('[tls]\ncert = "c"', '2: tls.cert = "c": tls.key has to name the certificate'),
+        ('[tls]\nkey = "k"', '2: tls.key = "k": tls.cert has to name the certificate it'),
+        ('[tls]\nca = "a"', '2: tls.ca = "a": without tls.cert and tls.key there is no TLS'),
+        (
+            '[tls]\ncert = "c"\nkey = "k"\nclient_auth = "required"',
+            '4: tls.client_auth = "required": needs tls.cert, tls.key, and tls.ca',
         ),
         ("[session]\nttl_ms = 1000", "2: session.ttl_ms = 1000: at least two heartbeats must fit"),
         ("x = = 1", " is not valid TOML: "),
