@@ -9,7 +9,7 @@ that wait to be read by the client.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from ssgovern import limits
 from ssgovern.api.native import replies
@@ -56,6 +56,9 @@ from ssgovern.wire.frames import (
     encode_message,
 )
 from ssgovern.wire.pb import applied_pb2, log_pb2, native_pb2
+
+if TYPE_CHECKING:
+    from ssgovern.api.native.observing import Observing
 
 # Plain numbers for what is looked at with every frame: an attribute of an enumeration costs more.
 _REQUEST = int(Kind.REQUEST)
@@ -107,6 +110,10 @@ class Host(Protocol):
     """For clients that know one node only; None: they are told who is to be asked, as all are."""
     handlers: Mapping[int, Handler]
     """What answers a request, by its type."""
+    access: Access
+    """Who may do what; told by `handlers` where it is controlled."""
+    observing: Observing
+    """Answers people who look on."""
     stopping: bool
     heartbeat_body: bytes
     """An encoded HeartbeatResponse."""
@@ -114,8 +121,6 @@ class Host(Protocol):
     """How many were heard."""
 
     def now_ms(self) -> float:
-    access: Access
-    """Who may do what; told by `handlers` where it is controlled."""
         """Monotonic time, milliseconds."""
 
     def opened(self, connection: NativeConnection) -> bool:
@@ -168,6 +173,11 @@ class Host(Protocol):
     ) -> None:
         """Carry out a command and answer it later. Raises if it is not even tried."""
 
+    def administer(
+        self, connection: NativeConnection, request_id: int, request: native_pb2.AccessRequest
+    ) -> None:
+        """Change who may do what and answer later. Raises if it is not even tried."""
+
     def writable(self, connection: NativeConnection) -> None:
         """A connection that was congested takes pushes again."""
 
@@ -175,11 +185,6 @@ class Host(Protocol):
         """A connection has answers that leave with the batch."""
 
     def wants_catch_up(self, connection: NativeConnection) -> None:
-    def administer(
-        self, connection: NativeConnection, request_id: int, request: native_pb2.AccessRequest
-    ) -> None:
-        """Change who may do what and answer later. Raises if it is not even tried."""
-
         """A connection lacks something it could take now."""
 
     def session_end_refused(self) -> replies.RetryEnd:
@@ -200,21 +205,23 @@ class NativeConnection(FrameConnection):
         "forward",
         "host",
         "in_flight",
+        "principal",
         "session",
         "subscriptions",
+        "token",
     )
 
     def __init__(self, host: Host) -> None:
         super().__init__()
         self.host = host
         self._output: list[bytes] = []
-        "principal",
         self._output_bytes = 0
         self._reading = False
-        "token",
         self._next_subscription = 1
         self.session: Session | None = None
         self.client_name = ""
+        self.principal: Principal | None = None
+        self.token = ""
         self.forward = False
         """The client knows this node only: what belongs to others is passed on for it."""
         self.in_flight = 0
@@ -224,8 +231,6 @@ class NativeConnection(FrameConnection):
 
     def __repr__(self) -> str:
         return f"<NativeConnection {self.peer} {self.client_name} in_flight={self.in_flight}>"
-        self.principal: Principal | None = None
-        self.token = ""
 
     # --- FrameConnection -------------------------------------------------------------------
 
@@ -435,6 +440,9 @@ class NativeConnection(FrameConnection):
             raise SessionForeignError("the session belongs to someone else: wrong secret")
         if self.host.stopping:
             raise ShuttingDownError("this node is stopping")
+        self.principal = self.host.access.authenticate(request.token, request.session_id)
+        # Kept, because it may be asked for later, and on other nodes.
+        self.token = request.token[: limits.ACCESS_TOKEN_BYTES_MAX + 1]
         self.client_name = request.client_name
         session, before, resumed = self.host.registry.hello(
             SessionId(request.session_id),
@@ -454,6 +462,7 @@ class NativeConnection(FrameConnection):
         response = self.host.describe()
         response.version = version
         response.resumed = resumed
+        response.principal = "" if self.principal is None else self.principal.name
         self.reply(MessageType.HELLO, request_id, response.SerializeToString())
 
     def _check_may_ask(self, type_: int) -> None:
@@ -481,9 +490,6 @@ class NativeConnection(FrameConnection):
             return
         self.take_slot()
         request = decode(native_pb2.RegisterRequest, body)
-        self.principal = self.host.access.authenticate(request.token, request.session_id)
-        # Kept, because it may be asked for later, and on other nodes.
-        self.token = request.token[: limits.ACCESS_TOKEN_BYTES_MAX + 1]
         waiter: replies.RegisterReply | replies.RegisterBatchReply
         if len(request.registrations) == 1:
             waiter = replies.RegisterReply(self, request_id)
@@ -503,7 +509,6 @@ class NativeConnection(FrameConnection):
         self.host.registry.deregister(session, request, waiter)
         self.in_flight += 1
 
-        response.principal = "" if self.principal is None else self.principal.name
     def _on_update(self, session: Session, request_id: int, body: bytes) -> None:
         self.take_slot()
         request = decode(native_pb2.UpdateRequest, body)

@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from ssgovern import limits
 from ssgovern.api.native import access as rights
-from ssgovern.api.native import applied, questions
+from ssgovern.api.native import applied, leases, observing, questions
 from ssgovern.api.native.connection import HANDLERS, Handler, NativeConnection, Relay
 from ssgovern.api.native.map_followers import MapFollowers
 from ssgovern.api.native.peer import PeerAcceptor
@@ -27,6 +27,7 @@ from ssgovern.errors import (
     ShuttingDownError,
     SsGovernError,
 )
+from ssgovern.model import NodeId
 from ssgovern.service.access import Access, Principal
 from ssgovern.service.push import PushService
 from ssgovern.service.registry import RegistryService
@@ -54,6 +55,7 @@ class NativeServer:
     handlers: Mapping[int, Handler] = {
         **HANDLERS,
         **questions.HANDLERS,
+        **observing.HANDLERS,
         **rights.HANDLERS,
         **applied.HANDLERS,
     }
@@ -72,6 +74,7 @@ class NativeServer:
         peers: PeerAcceptor | None = None,
         cluster_status: ClusterStatus | None = None,
         cluster_command: ClusterCommand | None = None,
+        life: bytes = b"",
         access: Access | None = None,
         administer: Administer | None = None,
     ) -> None:
@@ -80,6 +83,7 @@ class NativeServer:
         self.relay: Relay | None = None
         self.stopping = False
         self._hello = hello
+        self.observing = observing.Observing(registry, life, NodeId(hello.node_id))
         self.set_map_version(hello.map_version)
         self._cluster_status = cluster_status
         self._cluster_command = cluster_command
