@@ -62,7 +62,7 @@ EVENTS_MAX = 10_000
 EVENTS_BYTES_MAX = 12 << 20
 """Changes of instances that a node remembers for people; of these, bytes of instances."""
 CLUSTER_EVENTS_MAX = 1_000
-CLUSTER_EVENT_BYTES_MAX = 512
+CLUSTER_EVENT_CHARS_MAX = 512
 """Of a sentence about the cluster; longer ones are cut."""
 EVENTS_PAGE_MAX = 500
 EVENTS_WAIT_MS_MAX = 30_000
@@ -146,6 +146,26 @@ HTTP_PAGE_DEFAULT = 100
 HTTP_QUERY_PAIRS_MAX = 32
 HTTP_FORWARD_MS = 8_000
 """A request that goes through the node's own client: long enough for a failover."""
+HTTP_PAIRS_MAX = 8
+"""Pairs of metadata that a filter names."""
+HTTP_SCAN_MAX = 5_000
+"""Instances looked at for one page that a filter makes; the page may be short because of it."""
+HTTP_SCAN_PAGES_MAX = 20
+"""Pages of services looked at for one that a filter makes; it may be short because of it."""
+HTTP_PAGE_CACHE_BYTES = 16 << 20
+"""Answers kept for who asks again before the service changes."""
+HTTP_WATCHES_MAX = 512
+"""Requests that wait for changes or stream them, together."""
+HTTP_WAIT_MS = 60_000
+"""The longest wait of one request for a change."""
+HTTP_WATCH_LOOK_MS = 1_000
+"""How often who waits looks whether the node still holds the shard."""
+HTTP_STREAM_BEAT_MS = 10_000
+"""A stream in which nothing happens says so, so that either end sees that the other is gone."""
+HTTP_EVENT_INSTANCES_MAX = 500
+"""Instances in one event of a stream; a larger list comes in parts."""
+HTTP_RENEWALS_MAX = 1_000
+"""Leases renewed by one request."""
 
 # --- access -------------------------------------------------------------------------------
 ACCESS_USERS_MAX = 1_000
@@ -163,6 +183,10 @@ ACCESS_PASSWORD_BYTES_MAX = 256
 ACCESS_PASSWORD_CHARS_MIN = 10
 ACCESS_PASSWORD_HASH_BYTES_MAX = 256
 ACCESS_TOKEN_BYTES_MAX = 256
+ACCESS_COMMANDS_MAX = 16
+"""Changes of access that one node sees to, one after the other. More: `OverloadedError`."""
+ACCESS_PASSWORDS_WAITING_MAX = 16
+"""Passwords being hashed or compared. More: `OverloadedError`."""
 
 # --- the console --------------------------------------------------------------------------
 CONSOLE_TICK_MS = 700

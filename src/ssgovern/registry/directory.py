@@ -49,6 +49,21 @@ class Directory:
         for index in range(bisect_left(keys, start), len(keys)):
             yield keys[index]
 
+    def namespaces(self, prefix: str, after: str) -> Iterator[str]:
+        """Yield the namespaces behind `after` that start with a prefix.
+
+        Costs a search for each. The directory must not change meanwhile.
+        """
+        keys = self._keys
+        # No name has a "\0" in it: this is the first key behind a namespace.
+        start = max(prefix, f"{after}\0") if after else prefix
+        while (index := bisect_left(keys, ServiceKey(start, "", ""))) < len(keys):
+            namespace = keys[index].namespace
+            if not namespace.startswith(prefix):
+                return
+            yield namespace
+            start = f"{namespace}\0"
+
     def matching(self, pattern: Pattern) -> Iterator[ServiceKey]:
         """Yield the keys a pattern covers. The directory must not change meanwhile."""
         for key in self.after(ServiceKey(pattern.namespace, pattern.group, pattern.prefix)):

@@ -11,8 +11,6 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, with_config
 from typing_extensions import TypedDict
 
-from ssgovern import limits
-
 StatusName = Literal["up", "starting", "stopping", "down"]
 
 
@@ -76,6 +74,9 @@ class Instance(TypedDict):
         bool, Field(description="whether it takes traffic: all of these, and a weight")
     ]
     ephemeral: bool
+    lease_ms: Annotated[
+        int, Field(description="it is gone if its lease is not renewed for so long; 0: no lease")
+    ]
     zone: str
     version: str
     metadata: dict[str, str]
@@ -93,6 +94,25 @@ class InstancePage(Body):
     revision: int = Field(description="of the service's last change, in its shard; 0: none known")
     total: int = Field(description="instances there are")
     instances: list[Instance]
+    next_page_token: str | None = Field(description="for the next page; null: this was the last")
+
+
+class InstanceAnswer(Body):
+    """One instance."""
+
+    instance: Instance
+
+
+class Namespace(Body):
+    """An environment, isolated from all others."""
+
+    namespace: str
+
+
+class NamespacePage(Body):
+    """Some of the namespaces that have services, in the order of their names."""
+
+    namespaces: list[Namespace]
     next_page_token: str | None = Field(description="for the next page; null: this was the last")
 
 
@@ -188,33 +208,3 @@ class NodeStatus(Body):
     durability: str
     ready: bool
     not_ready: str = Field(description="why it is not; empty if it is")
-
-
-# --- what is asked ------------------------------------------------------------------------
-
-
-class Query(BaseModel):
-    """Parameters behind the question mark. This one: none."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class PageQuery(Query):
-    """Which page."""
-
-    page_size: int = Field(
-        default=limits.HTTP_PAGE_DEFAULT, ge=1, le=limits.HTTP_PAGE_MAX, description="at most"
-    )
-    page_token: str = Field(
-        default="", max_length=4 * limits.NAME_BYTES_MAX, description="from the page before"
-    )
-
-
-class ServicesQuery(PageQuery):
-    """Which services."""
-
-    prefix: str = Field(default="", description="of the service's name")
-    group: str = Field(default="", description="empty: of all groups")
-    scope: Literal["cluster", "node"] = Field(
-        default="cluster", description="node: only what the answering node holds"
-    )

@@ -1,9 +1,10 @@
 """The ASGI application of a node's HTTP port: routes, checks, errors, one line of log each.
 
 Translates and decides nothing. Every failure leaves as problem+json; one that is a fault of ours
-is answered with 500 and logged, and the node goes on: what can be read over HTTP changes nothing.
-Invariant: names are taken from the path as it was sent, each part decoded once, so that a name
-with a slash is one name, and `..` is a name like any other.
+is answered with 500 and logged, and the node goes on: nothing here touches what a node keeps.
+Invariants: names are taken from the path as it was sent, each part decoded once, so that a name
+with a slash is one name, and `..` is a name like any other; no answer invites other origins,
+and what they ask to change is refused.
 """
 
 from __future__ import annotations
@@ -11,74 +12,86 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from ipaddress import ip_address
-from urllib.parse import parse_qsl, unquote
+from typing import TypeAlias
+from urllib.parse import urlsplit
 
-from pydantic import ValidationError
-from starlette.exceptions import HTTPException
-from starlette.requests import Request
-from starlette.responses import Response
-from starlette.routing import Route, Router
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ssgovern import limits
+from ssgovern.api.http import asked as reading
+from ssgovern.api.http.answers import Answer, Stream
+from ssgovern.api.http.asked import Asked
 from ssgovern.api.http.backend import Backend
-from ssgovern.api.http.bodies import Health, Problem, Query
+from ssgovern.api.http.bodies import Health, Problem
+from ssgovern.api.http.desk import Desk
 from ssgovern.api.http.openapi import openapi_document
 from ssgovern.api.http.operations import DOCUMENT_PATH, OPERATIONS, Operation
 from ssgovern.api.http.problems import PROBLEM_MEDIA_TYPE, refusal
-from ssgovern.api.http.reads import Asked
+from ssgovern.api.http.routing import Routes
 from ssgovern.errors import (
     InvalidArgumentError,
-    LimitExceededError,
     NotFoundError,
+    PermissionDeniedError,
     SsGovernError,
     UnsupportedTypeError,
 )
 
 log = logging.getLogger("ssgovern.http")
 
-_METHODS = ["GET"]
-"""HEAD comes with it."""
-_ON_EVERY_ANSWER = (
-    (b"x-content-type-options", b"nosniff"),
-    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
-    (b"referrer-policy", b"no-referrer"),
-)
+Headers: TypeAlias = "dict[str, str]"
+Page: TypeAlias = "Callable[[Headers], Awaitable[tuple[int, Headers, bytes]]]"
+"""Something that is only read, and not part of the open API."""
+
+_ON_EVERY_ANSWER = {
+    "x-content-type-options": "nosniff",
+    "content-security-policy": "default-src 'none'; frame-ancestors 'none'",
+    "referrer-policy": "no-referrer",
+}
+"""Unless the answer has its own."""
 _NOT_KEPT = {"cache-control": "no-store"}
 _ASKED_AGAIN = {"cache-control": "no-cache"}
-
-Endpoint = Callable[[Request], Awaitable[Response]]
+_JSON = {"content-type": reading.JSON_MEDIA_TYPE}
+_READING = ("GET", "HEAD")
 
 
 class Front:
     """The application. `hosts` are the names it is asked by; None: whatever the Host header says.
 
     On loopback they matter: without access control, a page of anybody's that lets its own name
-    point to this machine could else read everything through the user's browser.
+    point to this machine could else read everything through the user's browser. `pages` answers
+    what is neither the open API nor one of the pages here: the console.
     """
 
-    def __init__(self, backend: Backend, hosts: tuple[str, ...] | None = None) -> None:
+    def __init__(
+        self,
+        backend: Backend,
+        hosts: tuple[str, ...] | None = None,
+        pages: ASGIApp | None = None,
+    ) -> None:
         self._backend = backend
         self._hosts = hosts
+        self._pages = pages
+        self.desk = Desk(backend)
         self._document = json.dumps(openapi_document(OPERATIONS)).encode()
         self.answers = dict.fromkeys((2, 3, 4, 5), 0)
         """Answers so far, by the first digit of their status."""
-        routes = [
-            Route("/healthz/live", self._live, methods=_METHODS),
-            Route("/healthz/ready", self._ready, methods=_METHODS),
-            Route("/metrics", self._metrics, methods=_METHODS),
-            Route(DOCUMENT_PATH, self._openapi, methods=_METHODS),
-            *(Route(each.path, self._endpoint(each), methods=_METHODS) for each in OPERATIONS),
-        ]
-        self._router = Router(routes, redirect_slashes=False, default=_no_such_page)
+        self._routes: Routes[Operation | Page] = Routes()
+        self._routes.add("GET", "/healthz/live", self._live)
+        self._routes.add("GET", "/healthz/ready", self._ready)
+        self._routes.add("GET", "/metrics", self._metrics)
+        self._routes.add("GET", DOCUMENT_PATH, self._openapi)
+        for each in OPERATIONS:
+            self._routes.add(each.method, each.path, each)
+
+    def stop(self) -> None:
+        """End what would else go on for ever: streams of changes."""
+        self.desk.watches.stop()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         assert scope["type"] == "http", "no websockets and no lifespan are asked for"
-        loop = asyncio.get_running_loop()
-        began_s = loop.time()
+        began_s = asyncio.get_running_loop().time()
         status = 0
 
         async def sending(message: Message) -> None:
@@ -86,33 +99,86 @@ class Front:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 self.answers[status // 100] += 1
-                message = {**message, "headers": [*message["headers"], *_ON_EVERY_ANSWER]}
             await send(message)
 
         raw_path = scope["raw_path"].decode("ascii")
-        inner: Scope = {**scope, "path": raw_path, "app": self}
         try:
-            self._check_host(Request(inner))
-            await self._router(inner, receive, sending)
+            await self._answer(scope, raw_path, receive, sending)
         except SsGovernError as error:
-            await refusal(error)(inner, receive, sending)
-        except HTTPException as error:
-            await _of_starlette(error)(inner, receive, sending)
+            await _refuse(error, sending)
         except Exception:
             # The outermost of a request: it costs one answer, not the node.
             log.exception("%s %.200s failed", scope["method"], raw_path)
             if status:
                 raise
-            await _our_fault()(inner, receive, sending)
+            await _send(sending, 500, {"content-type": PROBLEM_MEDIA_TYPE}, _OUR_FAULT)
         if log.isEnabledFor(logging.DEBUG):
-            spent_ms = (loop.time() - began_s) * 1000.0
+            spent_ms = (asyncio.get_running_loop().time() - began_s) * 1000.0
             client = scope["client"] or ("?", 0)
             log.debug(
                 "%s %s %.200s %d in %.1f ms", client[0], scope["method"], raw_path, status, spent_ms
             )
 
-    def _check_host(self, request: Request) -> None:
-        named = request.headers.get("host")
+    async def _answer(self, scope: Scope, raw_path: str, receive: Receive, send: Send) -> None:
+        headers = reading.headers_of(scope["headers"])
+        self._check_host(headers)
+        found = self._routes.find(raw_path)
+        if found is None:
+            if self._pages is None or raw_path.startswith("/api/"):
+                raise NotFoundError(f"nothing is here; {DOCUMENT_PATH} says what there is")
+            await self._pages(scope, receive, send)
+            return
+        method = scope["method"]
+        target = found.by_method.get("GET" if method == "HEAD" else method)
+        if target is None:
+            allowed = ", ".join(found.by_method)
+            if "GET" in found.by_method:
+                allowed += ", HEAD"
+            error = UnsupportedTypeError(f"{method} is not for this: allowed are {allowed}")
+            await _refuse(error, send, 405, {"allow": allowed})
+            return
+        if not isinstance(target, Operation):
+            status, said, body = await target(headers)
+            await _send(send, status, said, body)
+            return
+        if method not in _READING:
+            _check_origin(headers)
+        asked = Asked(
+            path=reading.names_of(found.names),
+            query=reading.query_of(target.query, scope["query_string"].decode("latin-1")),
+            headers=headers,
+            scope=scope,
+        )
+        if target.body is not None:
+            asked.body = await reading.body_of(target.body, receive, headers)
+        answer = await target.handle(self.desk, asked)
+        if isinstance(answer, Stream):
+            await self._stream(answer, method, receive, send)
+        else:
+            await _send_document(send, target, answer, headers)
+
+    async def _stream(self, stream: Stream, method: str, receive: Receive, send: Send) -> None:
+        """Send events until they end or nobody listens."""
+        said = {"content-type": reading.EVENTS_MEDIA_TYPE, **_NOT_KEPT, "x-accel-buffering": "no"}
+        if method == "HEAD":
+            await stream.events.aclose()
+            await _send(send, 200, said, b"")
+            return
+        leaving = asyncio.get_running_loop().create_task(_left(receive))
+        leaving.add_done_callback(lambda _: stream.wake())
+        await send(_start(200, said))
+        try:
+            async for event in stream.events:
+                if leaving.done():
+                    break
+                await send({"type": "http.response.body", "body": event, "more_body": True})
+        finally:
+            leaving.cancel()
+            await stream.events.aclose()
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    def _check_host(self, headers: Mapping[str, str]) -> None:
+        named = headers.get("host")
         if self._hosts is None or named is None:
             return
         name = _without_port(named.lower())
@@ -125,53 +191,84 @@ class Front:
 
     # --- health and metrics ----------------------------------------------------------------
 
-    async def _live(self, request: Request) -> Response:
+    async def _live(self, _headers: Headers) -> tuple[int, Headers, bytes]:
         """It answers, so it lives: also while it recovers, which may take long."""
         return _health(Health(status="ok", detail=""))
 
-    async def _ready(self, request: Request) -> Response:
+    async def _ready(self, _headers: Headers) -> tuple[int, Headers, bytes]:
         why_not = self._backend.not_ready()
         return _health(Health(status="not ready" if why_not else "ok", detail=why_not))
 
-    async def _metrics(self, request: Request) -> Response:
-        body, media_type = self._backend.metrics(request.headers.get("accept", ""))
-        return Response(body, headers={**_NOT_KEPT, "content-type": media_type})
+    async def _metrics(self, headers: Headers) -> tuple[int, Headers, bytes]:
+        body, media_type = self._backend.metrics(headers.get("accept", ""))
+        return 200, {**_NOT_KEPT, "content-type": media_type}, body
 
-    async def _openapi(self, request: Request) -> Response:
-        return Response(self._document, headers=_ASKED_AGAIN, media_type="application/json")
-
-    # --- the open API ----------------------------------------------------------------------
-
-    def _endpoint(self, operation: Operation) -> Endpoint:
-        async def answer(request: Request) -> Response:
-            query = _query(operation.query, request.scope["query_string"].decode("latin-1"))
-            asked = Asked(
-                {name: _decoded(name, part) for name, part in request.path_params.items()}, query
-            )
-            found = operation.handle(self._backend, asked)
-            if not found.tag:
-                return _json(found.body.model_dump_json(), _NOT_KEPT)
-            headers = {**_ASKED_AGAIN, "etag": f'"{found.tag}"'}
-            if _names(request.headers.get("if-none-match", ""), headers["etag"]):
-                return Response(status_code=304, headers=headers)
-            return _json(found.body.model_dump_json(), headers)
-
-        return answer
+    async def _openapi(self, _headers: Headers) -> tuple[int, Headers, bytes]:
+        return 200, {**_ASKED_AGAIN, **_JSON}, self._document
 
 
-async def _no_such_page(_scope: Scope, _receive: Receive, _send: Send) -> None:
-    raise NotFoundError(f"nothing is here; {DOCUMENT_PATH} says what there is")
+async def _left(receive: Receive) -> None:
+    """Return when the client is gone."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
 
 
-def _of_starlette(error: HTTPException) -> Response:
-    headers = dict(error.headers or {})
-    return refusal(
-        UnsupportedTypeError(f"{error.detail}: this can only be read"), error.status_code, headers
-    )
+def _check_origin(headers: Mapping[str, str]) -> None:
+    """Refuse what a page of another origin asks to change.
+
+    Browsers ask first whether they may send JSON elsewhere, and are told no; what has no body
+    they would send without asking.
+    """
+    origin = headers.get("origin")
+    if origin is not None and urlsplit(origin).netloc.lower() != headers.get("host", "").lower():
+        raise PermissionDeniedError("pages of other origins change nothing here", field="origin")
 
 
-def _our_fault() -> Response:
-    problem = Problem(
+# --- sending ------------------------------------------------------------------------------
+
+
+def _start(status: int, headers: Mapping[str, str]) -> Message:
+    together = {**_ON_EVERY_ANSWER, **headers}
+    return {
+        "type": "http.response.start",
+        "status": status,
+        "headers": [(name.encode(), value.encode("latin-1")) for name, value in together.items()],
+    }
+
+
+async def _send(send: Send, status: int, headers: Mapping[str, str], body: bytes) -> None:
+    sized = headers if status == 304 else {**headers, "content-length": str(len(body))}
+    await send(_start(status, sized))
+    await send({"type": "http.response.body", "body": body, "more_body": False})
+
+
+async def _send_document(
+    send: Send, operation: Operation, answer: Answer, headers: Mapping[str, str]
+) -> None:
+    said = {**_JSON, **_NOT_KEPT}
+    if answer.tag:
+        tag = f'"{answer.tag}"'
+        said = {**_JSON, **_ASKED_AGAIN, "etag": tag}
+        unchanged = operation.method == "GET" and reading.names_tag(
+            headers.get("if-none-match", ""), tag
+        )
+        if answer.status == 304 or unchanged:
+            await _send(send, 304, {**_ASKED_AGAIN, "etag": tag}, b"")
+            return
+    body = answer.body if isinstance(answer.body, bytes) else answer.body.model_dump_json().encode()
+    await _send(send, answer.status, said, body)
+
+
+async def _refuse(
+    error: SsGovernError, send: Send, status: int = 0, headers: Mapping[str, str] | None = None
+) -> None:
+    problem, said = refusal(error, status)
+    body = problem.model_dump_json().encode()
+    await _send(send, problem.status, {**said, **(headers or {})}, body)
+
+
+_OUR_FAULT = (
+    Problem(
         type="urn:ss-govern:error:internal",
         title="internal",
         status=500,
@@ -180,59 +277,14 @@ def _our_fault() -> Response:
         retry="never",
         fields={},
     )
-    return Response(problem.model_dump_json(), 500, media_type=PROBLEM_MEDIA_TYPE)
+    .model_dump_json()
+    .encode()
+)
 
 
-def _json(body: str, headers: dict[str, str]) -> Response:
-    return Response(body, headers=headers, media_type="application/json")
-
-
-def _health(health: Health) -> Response:
+def _health(health: Health) -> tuple[int, Headers, bytes]:
     code = 200 if health.status == "ok" else 503
-    return Response(
-        health.model_dump_json(), code, headers=_NOT_KEPT, media_type="application/json"
-    )
-
-
-def _decoded(name: str, part: str) -> str:
-    try:
-        return unquote(part, errors="strict")
-    except UnicodeDecodeError:
-        raise InvalidArgumentError(f"{name} is not UTF-8", field=name) from None
-
-
-def _query(kind: type[Query], text: str) -> Query:
-    """Return the parameters of a request. Raises InvalidArgumentError, LimitExceededError."""
-    try:
-        pairs = parse_qsl(
-            text,
-            keep_blank_values=True,
-            errors="strict",
-            max_num_fields=limits.HTTP_QUERY_PAIRS_MAX,
-        )
-    except UnicodeDecodeError:
-        raise InvalidArgumentError("the query is not UTF-8", field="query") from None
-    except ValueError:
-        raise LimitExceededError(
-            f"more than {limits.HTTP_QUERY_PAIRS_MAX} parameters",
-            field="query",
-            limit=limits.HTTP_QUERY_PAIRS_MAX,
-        ) from None
-    said = dict(pairs)
-    if len(said) != len(pairs):
-        raise InvalidArgumentError("a parameter is given twice", field="query")
-    try:
-        return kind.model_validate(said)
-    except ValidationError as error:
-        fault = error.errors()[0]
-        name = str(fault["loc"][0])[:100]
-        raise InvalidArgumentError(f"{name}: {fault['msg']}", field=name) from None
-
-
-def _names(if_none_match: str, tag: str) -> bool:
-    """Tell whether the header names a tag; weak ones are as good for reading (RFC 9110)."""
-    named = [each.strip().removeprefix("W/") for each in if_none_match.split(",")]
-    return tag in named or "*" in named
+    return code, {**_NOT_KEPT, **_JSON}, health.model_dump_json().encode()
 
 
 def _without_port(named: str) -> str:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TypeVar
 
 from google.protobuf.message import Message
@@ -20,7 +20,7 @@ from ssgovern import limits
 from ssgovern.client.registry import Registry
 from ssgovern.client.session import Session
 from ssgovern.errors import ShuttingDownError, SsGovernError, UnavailableError
-from ssgovern.model import NodeId, ServiceKey, check_name
+from ssgovern.model import NodeId, ServiceKey, ShardId, check_name
 
 M = TypeVar("M", bound=Message)
 
@@ -139,6 +139,15 @@ class Gateway:
         async with asyncio.TaskGroup() as tasks:
             for node in nodes:
                 tasks.create_task(ask_one(node))
+        return found
+
+    async def primaries_of(self, shards: Iterable[ShardId]) -> dict[NodeId, list[ShardId]]:
+        """Return which node is primary of which of these shards; 0: nobody at present."""
+        session = await self.session()
+        await session.connected(_deadline(limits.HTTP_FORWARD_MS))
+        found: dict[NodeId, list[ShardId]] = {}
+        for shard in shards:
+            found.setdefault(session.primary_of_shard(shard), []).append(shard)
         return found
 
     async def live_nodes(self) -> list[NodeId]:

@@ -12,7 +12,8 @@ from typing import TypeAlias
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from ssgovern.api.http.bodies import Problem, Query
+from ssgovern.api.http.asks import Query
+from ssgovern.api.http.bodies import Problem
 from ssgovern.api.http.operations import Operation
 from ssgovern.api.http.problems import PROBLEM_MEDIA_TYPE, STATUSES
 from ssgovern.errors import ErrorCode

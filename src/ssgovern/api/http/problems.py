@@ -7,8 +7,6 @@ from __future__ import annotations
 
 from types import MappingProxyType
 
-from starlette.responses import Response
-
 from ssgovern.api.http.bodies import Problem
 from ssgovern.errors import ErrorCode, SsGovernError
 
@@ -66,17 +64,12 @@ def problem_of(error: SsGovernError, status: int = 0) -> Problem:
     )
 
 
-def refusal(
-    error: SsGovernError, status: int = 0, headers: dict[str, str] | None = None
-) -> Response:
-    """Return the answer to a request that failed."""
+def refusal(error: SsGovernError, status: int = 0) -> tuple[Problem, dict[str, str]]:
+    """Return the document for a request that failed, and the headers that go with it."""
     problem = problem_of(error, status)
-    sent = dict(headers or {})
+    headers = {"content-type": PROBLEM_MEDIA_TYPE, "cache-control": "no-store"}
     if problem.status in _TRY_LATER:
-        sent["retry-after"] = "1"
-    return Response(
-        problem.model_dump_json(),
-        status_code=problem.status,
-        headers=sent,
-        media_type=PROBLEM_MEDIA_TYPE,
-    )
+        headers["retry-after"] = "1"
+    if problem.status == 401:
+        headers["www-authenticate"] = "Bearer"
+    return problem, headers

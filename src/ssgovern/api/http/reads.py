@@ -1,141 +1,198 @@
-"""What can be read over HTTP: from committed state into documents, at once.
+"""What can be read of services over HTTP: from committed state into documents.
 
-Each function answers one operation and refuses to know paths, headers and sockets. What costs
-time is limited by the page: nothing here walks all that a node holds.
+Each function answers one operation and refuses to know paths, headers and sockets. What this
+node holds is read here, at once; the rest is asked of its primary. What costs time is limited
+by the page: nothing here walks all that a node holds.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from itertools import islice
+from typing import NamedTuple, Protocol
 
-from pydantic import BaseModel
-
-from ssgovern.api.http import bodies
-from ssgovern.api.http.backend import Backend
-from ssgovern.errors import InvalidArgumentError, RevisionConflictError, ShardMovedError
-from ssgovern.model import SHARDS, ServiceKey, ShardId, shard_of, valid_key
-from ssgovern.service.placement import Placement, mask_of, mask_to_wire
-from ssgovern.service.registry import RegistryService
+from ssgovern import limits
+from ssgovern.api.http import asks, bodies
+from ssgovern.api.http.answers import Answer
+from ssgovern.api.http.asked import Asked
+from ssgovern.api.http.desk import Desk
+from ssgovern.errors import (
+    InvalidArgumentError,
+    NotFoundError,
+    RevisionConflictError,
+    ShardMovedError,
+    ShardUnavailableError,
+)
+from ssgovern.model import LogPosition, ServiceKey, check_name, shard_of, valid_key
+from ssgovern.registry.state import Entry, is_available
+from ssgovern.wire.codec import key_to_wire
+from ssgovern.wire.frames import MessageType
 from ssgovern.wire.pb import model_pb2, native_pb2
 
-_STATUS_NAMES: tuple[bodies.StatusName, ...] = ("up", "starting", "stopping", "down")
+STATUS_NAMES: tuple[bodies.StatusName, ...] = ("up", "starting", "stopping", "down")
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """A request, as far as it says what is wanted."""
+class Encoded(Protocol):
+    """Instances as they are on the wire, in an order that holds as long as the revision."""
 
-    path: Mapping[str, str]
-    query: bodies.Query
+    def __len__(self) -> int: ...
 
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """A document. `tag` is equal as long as it is, whichever node of the cluster answers."""
-
-    body: BaseModel
-    tag: str = ""
+    def __iter__(self) -> Iterator[bytes]: ...
 
 
-# --- services -----------------------------------------------------------------------------
+class List(NamedTuple):
+    """A service as it is somewhere at some revision."""
+
+    key: ServiceKey
+    position: LogPosition
+    """The revision is that of the service's last change; 0: none is known."""
+    encoded: Encoded
+
+    @property
+    def tag(self) -> str:
+        """What is equal as long as the list is."""
+        return f"{self.position.epoch}.{self.position.revision}"
 
 
-def services(backend: Backend, asked: Asked) -> Answer:
-    """Return a page of the services of a namespace."""
-    query = asked.query
-    assert isinstance(query, bodies.ServicesQuery), "the operation says what is asked"
-    registry = backend.registry
-    namespace = asked.path["namespace"]
-    shards = b""
-    complete = True
-    if query.scope == "node":
-        held = held_shards(registry.placement)
-        complete = held == (1 << SHARDS) - 1
-        if not held:
-            return Answer(_no_services(namespace))
-        shards = mask_to_wire(held)
-    request = native_pb2.ListServicesRequest(
-        namespace=namespace,
-        group=query.group,
-        prefix=query.prefix,
-        page_size=query.page_size,
-        page_token=query.page_token,
-        shards=shards,
-    )
+def key_of(asked: Asked) -> ServiceKey:
+    """Return the service that a path names. Raises InvalidArgumentError."""
+    path = asked.path
+    return valid_key(path["namespace"], path["group"], path["service"])
+
+
+def is_here(desk: Desk, key: ServiceKey, *, fresh: bool = False) -> bool:
+    """Tell whether a service is read here; `fresh`: with all that was acknowledged."""
     try:
-        found = registry.list_services(request)
-    except ShardMovedError as error:
-        raise with_holders(error, registry.placement) from None
-    page = bodies.ServicePage(
-        namespace=namespace,
-        services=[
-            bodies.ServiceSummary(
-                group=each.service.group,
-                service=each.service.service,
-                instances=each.instances,
-                available=each.available,
-                revision=each.revision,
-            )
-            for each in found.services
-        ],
-        next_page_token=found.next_page_token or None,
-        complete=complete,
-    )
-    return Answer(page)
+        desk.backend.registry.placement.check_read(shard_of(*key), replica_too=not fresh)
+    except (ShardMovedError, ShardUnavailableError):
+        return False
+    return True
 
 
-def _no_services(namespace: str) -> bodies.ServicePage:
-    return bodies.ServicePage(
-        namespace=namespace, services=[], next_page_token=None, complete=False
-    )
+def position_here(desk: Desk, key: ServiceKey) -> LogPosition:
+    """Return the position of a service's last change, where it is read here."""
+    state = desk.backend.registry.state_of(key)
+    service = state.services.get(key)
+    return LogPosition(state.position.epoch, 0 if service is None else service.revision)
 
 
-def held_shards(placement: Placement) -> int:
-    """Return the mask of the shards that a node may tell of."""
-    return mask_of(ShardId(shard) for shard in range(SHARDS) if placement.holds(ShardId(shard)))
+async def instances(desk: Desk, asked: Asked) -> Answer:
+    """Return a page of the instances of a service.
 
-
-def instances(backend: Backend, asked: Asked) -> Answer:
-    """Return a page of the instances of a service, as this node's copy of its shard has them.
-
-    A replica's copy may be a moment behind its primary's; the revision says how far it is.
+    As this node's copy of its shard has them, which may be a moment behind its primary's; the
+    revision says how far it is.
     """
     query = asked.query
-    assert isinstance(query, bodies.PageQuery), "the operation says what is asked"
-    registry = backend.registry
-    key = valid_key(asked.path["namespace"], asked.path["group"], asked.path["service"])
-    _check_read(registry, key)
-    state = registry.state_of(key)
+    assert isinstance(query, asks.InstancesQuery), "the operation says what is asked"
+    key = key_of(asked)
+    if is_here(desk, key, fresh=query.fresh):
+        return page_here(desk, key, query)
+    found = await _asked_of_primary(desk, key)
+    encoded = [each.SerializeToString() for each in found.instances]
+    position = LogPosition(found.epoch, found.service_revision)
+    return page_of(List(key, position, encoded), query)
+
+
+async def _asked_of_primary(desk: Desk, key: ServiceKey) -> native_pb2.GetResponse:
+    return await desk.backend.gateway.call(
+        MessageType.GET,
+        native_pb2.GetRequest(service=key_to_wire(key)),
+        native_pb2.GetResponse,
+        repeatable=True,
+        key=key,
+    )
+
+
+def page_here(desk: Desk, key: ServiceKey, query: asks.InstancesQuery) -> Answer:
+    """Return a page of what this node holds."""
+    position = position_here(desk, key)
+    state = desk.backend.registry.state_of(key)
     service = state.services.get(key)
-    revision = 0 if service is None else service.revision
+    usual = not query.model_fields_set or query.model_fields_set <= {"fresh"}
+    tag = f"{position.epoch}.{position.revision}"
+    if usual:
+        kept = desk.pages.get(key, tag)
+        if kept is not None:
+            return Answer(kept, f"{tag}.0.{query.page_size}")
     entries = {} if service is None else service.instances
-    tag = f"{state.position.epoch}.{revision}"
-    first = _first_of(query.page_token, tag)
-    # In the order in which they came, which holds as long as the revision: sorting would cost
-    # a service of a hundred thousand instances with every page.
-    shown = [entry.encoded for entry in islice(entries.values(), first, first + query.page_size)]
-    last = first + len(shown)
+    shown = _Entries(entries)
+    answer = page_of(List(key, position, shown), query)
+    if usual:
+        assert not isinstance(answer.body, bytes), "just made"
+        encoded = answer.body.model_dump_json().encode()
+        desk.pages.put(key, tag, encoded)
+        return Answer(encoded, answer.tag)
+    return answer
+
+
+class _Entries:
+    """The instances of a service in here, seen as what they are on the wire."""
+
+    __slots__ = ("_by_id",)
+
+    def __init__(self, by_id: Mapping[str, Entry]) -> None:
+        self._by_id = by_id
+
+    def __len__(self) -> int:
+        return len(self._by_id)
+
+    def __iter__(self) -> Iterator[bytes]:
+        return (entry.encoded for entry in self._by_id.values())
+
+
+def page_of(shown: List, query: asks.InstancesQuery) -> Answer:
+    """Return the page of a list that a query asks for.
+
+    Instances come in the order in which they are kept, which holds as long as the revision:
+    sorting would cost a service of a hundred thousand instances with every page.
+    """
+    first = _first_of(query.page_token, shown.tag)
+    found: list[bodies.Instance] = []
+    looked_at = first
+    wanted = _Filter(query)
+    for encoded in islice(shown.encoded, first, None):
+        if len(found) == query.page_size or looked_at - first == limits.HTTP_SCAN_MAX:
+            break
+        looked_at += 1
+        message = model_pb2.Instance.FromString(encoded)
+        if wanted.takes_all or wanted.takes(message):
+            found.append(instance_body(message))
+    more = looked_at < len(shown.encoded)
     # What is in the state was checked when it came: checking it again doubles the cost.
     page = bodies.InstancePage.model_construct(
-        namespace=key.namespace,
-        group=key.group,
-        service=key.service,
-        epoch=state.position.epoch,
-        revision=revision,
-        total=len(entries),
-        instances=[instance_body(model_pb2.Instance.FromString(each)) for each in shown],
-        next_page_token=f"{tag}.{last}" if last < len(entries) else None,
+        namespace=shown.key.namespace,
+        group=shown.key.group,
+        service=shown.key.service,
+        epoch=shown.position.epoch,
+        revision=shown.position.revision,
+        total=len(shown.encoded),
+        instances=found,
+        next_page_token=f"{shown.tag}.{looked_at}" if more else None,
     )
-    return Answer(page, f"{tag}.{first}.{query.page_size}")
+    return Answer(page, f"{shown.tag}.{first}.{query.page_size}")
 
 
-def _check_read(registry: RegistryService, key: ServiceKey) -> None:
-    try:
-        registry.placement.check_read(shard_of(*key), replica_too=True)
-    except ShardMovedError as error:
-        raise with_holders(error, registry.placement) from None
+class _Filter:
+    """Which instances are wanted."""
+
+    def __init__(self, query: asks.InstancesQuery) -> None:
+        self._query = query
+        self._pairs = dict(pair.partition("=")[::2] for pair in query.metadata)
+        self.takes_all = not (
+            query.model_fields_set
+            & {"zone", "version", "healthy", "enabled", "available", "metadata"}
+        )
+
+    def takes(self, message: model_pb2.Instance) -> bool:
+        query = self._query
+        return (
+            (not query.zone or message.zone == query.zone)
+            and (not query.version or message.version == query.version)
+            and query.healthy in (None, not message.unhealthy)
+            and query.enabled in (None, not message.out_of_service)
+            and query.available in (None, is_available(message))
+            and all(message.metadata.get(key) == value for key, value in self._pairs.items())
+        )
 
 
 def _first_of(token: str, tag: str) -> int:
@@ -154,18 +211,17 @@ def _first_of(token: str, tag: str) -> int:
 
 def instance_body(message: model_pb2.Instance) -> bodies.Instance:
     """Return an instance as it is sent."""
-    enabled, healthy = not message.out_of_service, not message.unhealthy
-    up = message.status == model_pb2.STATUS_UP
     return bodies.Instance(
         id=message.id,
         host=message.host,
         port=message.port,
         weight=message.weight,
-        status=_STATUS_NAMES[message.status],
-        healthy=healthy,
-        enabled=enabled,
-        available=up and healthy and enabled and message.weight > 0.0,
+        status=STATUS_NAMES[message.status],
+        healthy=not message.unhealthy,
+        enabled=not message.out_of_service,
+        available=is_available(message),
         ephemeral=not message.persistent,
+        lease_ms=message.lease_ms,
         zone=message.zone,
         version=message.version,
         metadata=dict(sorted(message.metadata.items())),
@@ -174,123 +230,36 @@ def instance_body(message: model_pb2.Instance) -> bodies.Instance:
     )
 
 
-def with_holders(error: ShardMovedError, placement: Placement) -> ShardMovedError:
-    """Return the error with the nodes that have the shard, for whoever reads it."""
-    update = placement.map_update(0)
-    row = next((row for row in update.rows if str(row.shard) == error.fields.get("shard")), None)
-    if row is None:
-        return error
-    nodes = {node.node_id: node for node in update.nodes}
-    holders = [nodes[holder] for holder in row.holders if holder in nodes]
-    named = ", ".join(f"{node.name} (id {node.node_id}, {node.address})" for node in holders)
-    told = ShardMovedError(f"{error.message}; ask {named}" if named else error.message)
-    told.fields = {**error.fields, "holders": ",".join(str(node.node_id) for node in holders)}
-    return told
+# --- one instance -------------------------------------------------------------------------
 
 
-# --- the cluster --------------------------------------------------------------------------
+async def instance(desk: Desk, asked: Asked) -> Answer:
+    """Return one instance; its tag is its revision, for If-Match."""
+    query = asked.query
+    assert isinstance(query, asks.InstanceQuery), "the operation says what is asked"
+    key, instance_id = key_of(asked), asked.path["id"]
+    check_name("instance id", instance_id)
+    found = await find_instance(desk, key, instance_id, fresh=query.fresh)
+    if found is None:
+        raise no_such_instance(key, instance_id)
+    body = bodies.InstanceAnswer(instance=instance_body(found))
+    return Answer(body, str(found.revision))
 
 
-def cluster(backend: Backend, _asked: Asked) -> Answer:
-    """Return the cluster at a glance."""
-    status = backend.cluster_status(shards=False)
-    body = bodies.Cluster(
-        cluster_id=status.cluster_id.hex(),
-        node_id=status.node_id,
-        controller_id=status.controller_id,
-        controller_heard=status.controller_heard,
-        term=status.term,
-        map_version=status.map_version,
-        metadata_index=status.index,
-        candidates=list(status.candidates),
-        copies=status.copies,
-        min_in_sync=status.min_in_sync,
-        nodes=len(status.nodes),
-        nodes_live=sum(node.live for node in status.nodes),
-        shards=status.shards_total,
-        shards_unavailable=status.shards_unavailable,
-        shards_below_copies=status.shards_below_copies,
-        moves=status.moves,
+async def find_instance(
+    desk: Desk, key: ServiceKey, instance_id: str, *, fresh: bool
+) -> model_pb2.Instance | None:
+    """Return an instance of a service, from here or from its primary; None: there is none."""
+    if is_here(desk, key, fresh=fresh):
+        service = desk.backend.registry.state_of(key).services.get(key)
+        entry = None if service is None else service.instances.get(instance_id)
+        return None if entry is None else model_pb2.Instance.FromString(entry.encoded)
+    found = await _asked_of_primary(desk, key)
+    return next((each for each in found.instances if each.id == instance_id), None)
+
+
+def no_such_instance(key: ServiceKey, instance_id: str) -> NotFoundError:
+    """Return the error of who names an instance that is not there."""
+    return NotFoundError(
+        f"no instance {instance_id!r} in service {key.service!r}", instance_id=instance_id
     )
-    return Answer(body)
-
-
-def nodes(backend: Backend, _asked: Asked) -> Answer:
-    """Return all nodes."""
-    status = backend.cluster_status(shards=False)
-    body = bodies.ClusterNodes(
-        map_version=status.map_version,
-        nodes=[
-            bodies.ClusterNode(
-                id=node.node_id,
-                name=node.name,
-                address=node.address,
-                zone=node.zone,
-                live=node.live,
-                leaving=node.leaving,
-                lost=node.lost,
-                candidate=node.candidate,
-                primaries=node.primaries,
-                holds=node.holds,
-                in_sync=node.in_sync,
-            )
-            for node in status.nodes
-        ],
-    )
-    return Answer(body)
-
-
-def shards(backend: Backend, _asked: Asked) -> Answer:
-    """Return the shard map."""
-    status = backend.cluster_status(shards=True)
-    body = bodies.Shards(
-        map_version=status.map_version,
-        shards=[
-            bodies.Shard(
-                shard=row.shard,
-                epoch=row.epoch,
-                primary=row.primary,
-                holders=list(row.holders),
-                in_sync=list(row.in_sync),
-                incoming=row.incoming,
-                outgoing=row.outgoing,
-                successor=row.successor,
-            )
-            for row in status.shards
-        ],
-    )
-    return Answer(body)
-
-
-def node_status(backend: Backend, _asked: Asked) -> Answer:
-    """Return the node that answers, by itself."""
-    status = backend.status()
-    not_ready = backend.not_ready()
-    body = bodies.NodeStatus(
-        node_id=status.node_id,
-        node_name=status.node_name,
-        cluster_id=status.cluster_id.hex(),
-        version=status.version,
-        uptime_ms=status.uptime_ms,
-        services=status.services,
-        instances=status.instances,
-        sessions=status.sessions,
-        sessions_protected=status.sessions_protected,
-        connections=status.connections,
-        subscriptions=status.subscriptions,
-        entries_committed=status.entries_committed,
-        wal_bytes=status.wal_bytes,
-        wal_segments=status.wal_segments,
-        wal_batches=status.wal_batches,
-        wal_sync_us=status.wal_sync_us,
-        writes_refused=status.writes_refused,
-        map_version=status.map_version,
-        loop_stall_ms_max=status.loop_stall_ms_max,
-        pushes=status.pushes,
-        expirations=status.expirations,
-        resident_bytes=status.resident_bytes,
-        durability=status.durability,
-        ready=not not_ready,
-        not_ready=not_ready,
-    )
-    return Answer(body)
