@@ -17,7 +17,7 @@ log has committed it.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -37,6 +37,7 @@ class Session:
     """One client's identity. Mutable, owned by its `SessionTable`."""
 
     __slots__ = (
+        "attached_at_ms",
         "closed_at_ms",
         "connection",
         "ended",
@@ -56,6 +57,8 @@ class Session:
         self.is_lease = False
         self.connection: Connection | None = None
         """The connection that speaks for it now."""
+        self.attached_at_ms = now_ms
+        """Since when that is so."""
         self.last_heard_ms = now_ms
         self.closed_at_ms: float | None = None
         self.held_since_ms: float | None = None
@@ -125,6 +128,14 @@ class SessionTable:
     def ttl_ms(self) -> float:
         """Time without a heartbeat after which a session expires."""
         return self._timing.ttl_ms
+
+    def ids(self) -> Iterable[SessionId]:
+        """Return the ids of all sessions, in no order."""
+        return self._sessions.keys()
+
+    def age_ms(self, then_ms: float, now_ms: float) -> float:
+        """Return how long ago a moment of a session's life was, stalls of this node left out."""
+        return max(0.0, self._running_ms(now_ms) - then_ms)
 
     def find(self, session_id: SessionId) -> Session | None:
         """Return a session that has not ended."""
@@ -224,6 +235,7 @@ class SessionTable:
         before, session.connection = session.connection, connection
         session.closed_at_ms = None
         self.hear(session, now_ms)
+        session.attached_at_ms = session.last_heard_ms
         return before
 
     def detach(self, session: Session, connection: Connection, now_ms: float) -> None:

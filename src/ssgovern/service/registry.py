@@ -18,6 +18,7 @@ from ssgovern import limits
 from ssgovern.errors import OverloadedError, ShardMovedError, ShardUnavailableError
 from ssgovern.model import LogPosition, Outcome, ServiceKey, SessionId, ShardId, shard_of
 from ssgovern.registry.directory import Directory
+from ssgovern.registry.events import RecentEvents
 from ssgovern.registry.sessions import Connection, Session, SessionTable, shards_of
 from ssgovern.registry.state import Change, ShardState
 from ssgovern.replication.primary import Proposal, Waiter
@@ -83,6 +84,9 @@ class RegistryService:
         self.placement: Placement = placement or Standalone()
         self.followers: Followers | None = None
         self.sessions = sessions
+        self.events = RecentEvents()
+        for state in states:
+            state.events = self.events
         self.directory = Directory()
         self.directory.fill(key for state in states for key in _with_instances(state))
         # What was taken since the start, whatever became of it.
@@ -380,6 +384,7 @@ class RegistryService:
             self.followers.suspend(before, untold)
         # What it saw before it came here was told to nobody, and is in the directory from now.
         state.take_changes()
+        state.events = self.events
         self.directory.replace(_with_instances(before), _with_instances(state))
         self._states[shard] = state
 

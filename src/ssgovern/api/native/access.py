@@ -105,6 +105,17 @@ def _subscribe(access: Access, principal: Principal | None, body: bytes) -> None
         check_target(access, principal, target)
 
 
+def _events(access: Access, principal: Principal | None, body: bytes) -> None:
+    request = decode(native_pb2.EventsRequest, body)
+    namespace, group, service = request.namespace, request.group, request.service
+    if not namespace:
+        access.check_everywhere(principal, "read")
+    elif group and service:
+        access.check(principal, "read", namespace, group, service)
+    else:
+        access.check_prefix(principal, "read", namespace, group, "")
+
+
 def _check(
     access: Access, principal: Principal | None, action: Action, key: model_pb2.ServiceKey
 ) -> None:
@@ -139,6 +150,8 @@ GUARDS: dict[int, Guard] = {
     MessageType.LIST_SERVICES: _list_services,
     MessageType.SUBSCRIBE: _subscribe,
     MessageType.READ_SHARD: _everywhere("read"),
+    MessageType.SESSIONS: _everywhere("read"),
+    MessageType.EVENTS: _events,
     MessageType.CLUSTER_COMMAND: _everywhere("admin"),
     MessageType.ACCESS: _everywhere("admin"),
     MessageType.AUDIT: _everywhere("admin"),
