@@ -45,6 +45,7 @@ from ssgovern.controller.rules import (
 from ssgovern.controller.settings import check_settings, decide_settings
 from ssgovern.controller.soft import SoftState
 from ssgovern.controller.state import (
+    AccessChanged,
     ClusterState,
     Founded,
     NodeRegistered,
@@ -80,6 +81,9 @@ def decide_founding(
             for shard, old in enumerate(old_map.shards)
         )
         node = replace(node_of(first, session=0), live=False)
+        if first.access:
+            access = AccessChanged(first.access.whole())
+            draft.add(Record(f"took over who may do what on node {first.node}", access))
         draft.add(Record(f"took over what node {node.id} holds", NodeRegistered(node), taken))
     return draft.decision()
 

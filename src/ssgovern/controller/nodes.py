@@ -11,6 +11,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 from ssgovern.controller import rows
+from ssgovern.controller.access import NOBODY_YET, AccessState
 from ssgovern.controller.rules import Decision, Draft, Rules, add_promotions, counted, named
 from ssgovern.controller.soft import SoftState
 from ssgovern.controller.state import (
@@ -51,6 +52,8 @@ class Registration:
     damaged: tuple[ShardId, ...] = ()
     """Shards whose log it found damaged or lost: of those it is not eligible."""
     candidate: bool = False
+    access: AccessState = NOBODY_YET
+    """Who may do what there, if it founds the cluster; told to nobody else."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from contextlib import suppress
 from ssgovern import limits
 from ssgovern.api.native.peer import PeerAcceptor
 from ssgovern.api.native.relay import Relays
+from ssgovern.controller.access import AccessState
 from ssgovern.controller.nodes import Registration
 from ssgovern.controller.standalone import decide_shard_map
 from ssgovern.errors import (
@@ -28,6 +29,7 @@ from ssgovern.errors import (
     UnavailableError,
 )
 from ssgovern.model import NodeId, ShardId, ShardMap
+from ssgovern.node import access_cluster
 from ssgovern.node import identity as identities
 from ssgovern.node.candidate import Candidate
 from ssgovern.node.config import ServerConfig
@@ -54,7 +56,6 @@ log = logging.getLogger("ssgovern.node")
 
 _STOP_TIMEOUT_S = 5.0
 _CONTROLLER_TIMEOUT_S = 2.0
-_COMMAND_TIMEOUT_S = 30.0
 _LOOK_S = 0.5
 
 
@@ -86,6 +87,7 @@ class ClusterNode(Node):
             clock=clock,
         )
         self._root: Disk
+        self._brought: AccessState
         self._me: PeerIdentity
         self._acceptor: PeerAcceptor
         self._relays: Relays
@@ -115,6 +117,7 @@ class ClusterNode(Node):
         self._identity = await identities.load_or_create(
             self._root, NodeId(config.node.id), self._runtime, clustered=True
         )
+        self._brought = access_cluster.begin(config, self.access, self._root, self._identity)
         self._damages = Damages(self._root)
         self._snapshot_disk = self._open_disk(f"{data_dir}/snapshots")
         return await recover_replicated(
@@ -133,6 +136,7 @@ class ClusterNode(Node):
         self._promises = recovered.promises
         self.metadata = Metadata()
         self.metadata.listeners.append(self._on_metadata)
+        access_cluster.follow(self.access, self.metadata)
         self._me = PeerIdentity(
             node_id=node_id,
             name=config.node.name,
@@ -243,6 +247,7 @@ class ClusterNode(Node):
             directory_cluster_id=identity.cluster_id,
             damaged=self._damages.shards,
             candidate=self.candidate is not None,
+            access=self._brought,
         )
 
     def _replication_settings(self) -> ReplicationSettings:
@@ -282,6 +287,7 @@ class ClusterNode(Node):
                 group.create_task(self._push_driver.run(self.server), name="push"),
                 group.create_task(self._session_driver.run(self.server), name="sessions"),
                 group.create_task(self._snapshot_driver.run(), name="snapshots"),
+                group.create_task(self.access_commands.run(), name="access"),
             ]
             # Tasks that take messages are there before the first can come.
             await asyncio.sleep(0)
@@ -560,15 +566,10 @@ class ClusterNode(Node):
         self, request: native_pb2.ClusterCommandRequest
     ) -> native_pb2.ClusterCommandResponse:
         """Pass an operator's command on to the controller; return what it decided."""
-        forwarded = peer_pb2.ForwardedCommandRequest(command=request)
-        loop = asyncio.get_running_loop()
-        answer = await self.member.ask_controller(
-            MessageType.FORWARDED_COMMAND,
-            encode(forwarded),
-            loop.time() + _COMMAND_TIMEOUT_S,
-            patient=True,
-        )
-        return native_pb2.ClusterCommandResponse.FromString(answer)
+        return await access_cluster.command(self.member, self.metadata, request)
+
+    async def decide_access(self, request: native_pb2.AccessRequest) -> str:
+        return await access_cluster.decide(self.member, self.metadata, self._config, request)
 
     def cluster_status(
         self, request: native_pb2.ClusterStatusRequest

@@ -33,6 +33,7 @@ ENV_PREFIX = "SS_GOVERN_"
 
 _DURABILITY = re.compile(r"interval\(\s*([0-9]{1,6})\s*ms\s*\)")
 _SECRET = re.compile(r"[!-~]{16,256}")
+_ADMIN_TOKEN = re.compile(r"[0-9a-z]{1,32}:[0-9a-f]{64}")
 _ACKS = re.compile(r"all|primary|[1-7]")
 
 COPIES_MAX = 7
@@ -91,6 +92,12 @@ def _secret(text: str) -> str:
     return text
 
 
+def _admin_token(text: str) -> str:
+    if text and not all(_ADMIN_TOKEN.fullmatch(each) for each in text.split(",")):
+        raise ValueError
+    return text
+
+
 def _path_or_nothing(text: str) -> str:
     return _printable(text) if text else ""
 
@@ -145,7 +152,7 @@ class ListenConfig(_Section):
     port: Annotated[int, Field(ge=0, le=65535, description="port; 0 takes any free one")] = 7420
     insecure: Annotated[
         bool,
-        Field(description="allow an address that other machines reach, without access control"),
+        Field(description="let whoever reaches the node do everything, if nobody is set up"),
     ] = False
     advertise: Annotated[
         str,
@@ -258,6 +265,17 @@ class ClusterConfig(_Section):
     ] = "all"
 
 
+class AccessConfig(_Section):
+    """`[access]`: who may do anything before anybody else is set up."""
+
+    admin_token_hash: Annotated[
+        str,
+        AfterValidator(_admin_token),
+        Allowed("what `ss-govern access init --cluster` prints, the same on every node"),
+        Field(description="id and hash of a token that is admin on this node; not the token"),
+    ] = ""
+
+
 class SessionConfig(_Section):
     """`[session]`: when a silent client is given up."""
 
@@ -345,6 +363,7 @@ class ServerConfig(_Section):
         Allowed('"sync", or "interval(<n>ms)" with n from 1 to 60000'),
         Field(description="sync before an answer, or at intervals (a crash loses the last one)"),
     ] = "sync"
+    access: AccessConfig = Field(default_factory=AccessConfig)
     session: SessionConfig = Field(default_factory=SessionConfig)
     protection: ProtectionConfig = Field(default_factory=ProtectionConfig)
     storage: StorageConfig = Field(default_factory=StorageConfig)
@@ -390,6 +409,13 @@ class ServerConfig(_Section):
     def cluster_secret(self) -> bytes:
         """What nodes prove to each other; empty: nothing, on one machine only."""
         return self.cluster.secret.encode()
+
+    @property
+    def admin_tokens(self) -> dict[str, bytes]:
+        """Hashes, by id, of the tokens that are admin on this node."""
+        said = self.access.admin_token_hash
+        pairs = [each.partition(":") for each in said.split(",")] if said else []
+        return {id_: bytes.fromhex(hashed) for id_, _, hashed in pairs}
 
     @property
     def copies_at_founding(self) -> int:

@@ -56,7 +56,6 @@ def fault_of(name: str, said: Said, problem: str) -> ConfigFault:
 
 def contradictions(effective: Mapping[str, Said]) -> Iterator[ConfigFault]:
     """Yield the faults that lie in two keys; keys that are wrong by themselves are absent."""
-    yield from _reach(effective)
     yield from _http(effective)
     yield from _tls(effective)
     yield from _heartbeats(effective)
@@ -66,29 +65,11 @@ def contradictions(effective: Mapping[str, Said]) -> Iterator[ConfigFault]:
     yield from _copies(effective)
 
 
-def _reach(effective: Mapping[str, Said]) -> Iterator[ConfigFault]:
-    host, insecure = effective.get("listen.host"), effective.get("listen.insecure")
-    if host and insecure and not insecure.value and not is_loopback(str(host.value)):
-        yield fault_of(
-            "listen.host",
-            host,
-            "other machines can reach this address, and this version has no access control:"
-            " listen on 127.0.0.1, or set listen.insecure = true if the network is trusted",
-        )
-
-
 def _http(effective: Mapping[str, Said]) -> Iterator[ConfigFault]:
     host, port = effective.get("http.host"), effective.get("http.port")
     if not (host and port and port.value):
         return
-    insecure, native = effective.get("listen.insecure"), effective.get("listen.port")
-    if insecure and not insecure.value and not is_loopback(str(host.value)):
-        yield fault_of(
-            "http.host",
-            host,
-            "other machines can reach this address, and this version has no access control:"
-            " listen on 127.0.0.1, or set listen.insecure = true if the network is trusted",
-        )
+    native = effective.get("listen.port")
     if native and native.value == port.value:
         problem = f"listen.port is {native.value} as well: HTTP needs a port of its own"
         yield fault_of("http.port", port, problem)
@@ -218,6 +199,12 @@ def _secret(
     secret, file = effective.get("cluster.secret"), effective.get("cluster.secret_file")
     if secret is None or secret.value or (file and file.value):
         return
+    admin = effective.get("access.admin_token_hash")
+    if admin and admin.value:
+        problem = (
+            "nodes know each other by cluster.secret where access is controlled: set that, too"
+        )
+        yield fault_of("access.admin_token_hash", admin, problem)
     hosts = [candidate.address.host for candidate in candidates]
     if join := effective.get("cluster.join"):
         hosts += [seed.host for seed in parse_seeds(str(join.value))]

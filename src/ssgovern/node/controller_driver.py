@@ -25,6 +25,7 @@ from contextlib import suppress
 from dataclasses import replace
 
 from ssgovern import limits
+from ssgovern.controller.access_codec import command_from_wire
 from ssgovern.controller.codec import (
     encode_entry,
     in_sync_from_wire,

@@ -137,8 +137,8 @@ def test_every_key_is_read_from_each_of_its_three_spellings(key, tmp_path: Path)
         ('[log]\nstyle = "xml"', '2: log.style = "xml": allowed: "console", "files" or "json"'),
         ("[node]\nid = 0", "2: node.id = 0: allowed: whole numbers from 1 to 2147483647"),
         (
-            '[listen]\nhost = "0.0.0.0"',
-            '2: listen.host = "0.0.0.0": other machines can reach this address',
+            '[access]\nadmin_token_hash = "ssg_1_2"',
+            '2: access.admin_token_hash = "ssg_1_2": allowed: what `ss-govern access init',
         ),
         (
             "[session]\nheartbeat_interval_ms = 3000",
@@ -206,7 +206,7 @@ def test_variables_of_others_are_left_alone() -> None:
 
 def test_every_fault_of_every_source_is_told_at_once(tmp_path: Path) -> None:
     """One run shows all there is to mend."""
-    text = 'port = 1\n[listen]\nprot = 2\nhost = "::"\n[session]\nttl_ms = 3\n[log]\nlevel = "x"\n'
+    text = 'port = 1\n[listen]\nprot = 2\n[session]\nttl_ms = 3\n[log]\nlevel = "x"\n'
     environ = {"SS_GOVERN_NODE_ID": "no", "SS_GOVERN_LOG_STILE": "json"}
     flags: dict[str, str | bool | None] = {"durability": "never", "listen.port": "99999"}
     found = faults_of(tmp_path, text, environ, flags)
@@ -214,7 +214,6 @@ def test_every_fault_of_every_source_is_told_at_once(tmp_path: Path) -> None:
     assert sorted(keys) == [
         "SS_GOVERN_LOG_STILE",
         "durability",
-        "listen.host",
         "listen.port",
         "listen.prot",
         "log.level",
@@ -247,27 +246,17 @@ def test_a_file_that_cannot_be_read_is_a_fault(content: bytes | None, tmp_path: 
         load_config(file, {}, {})
 
 
-def test_listening_beyond_loopback_needs_an_acknowledgement() -> None:
-    """`listen.insecure` is the only way to a reachable address."""
-    config = load_config(None, {}, {"listen.host": "0.0.0.0", "listen.insecure": "true"})
-    assert config.listen.host == "0.0.0.0"
-    with pytest.raises(ConfigError, match=r"listen\.insecure = true"):
-        load_config(None, {}, {"listen.host": "registry.example"})
+def test_http_keeps_to_a_port_of_its_own() -> None:
+    """One port cannot be both."""
+    with pytest.raises(ConfigError, match=r"http\.port = 7420: listen\.port is 7420 as well"):
+        load_config(None, {}, {"http.port": "7420"})
 
 
-@pytest.mark.parametrize(
-    ("flags", "fault"),
-    [
-        ({"http.port": "7420"}, "http.port = 7420: listen.port is 7420 as well"),
-        ({"http.port": "7421", "http.host": "0.0.0.0"}, "http.host = .*no access control"),
-    ],
-)
-def test_http_keeps_to_a_port_of_its_own_and_to_loopback(
-    flags: dict[str, str | bool | None], fault: str
-) -> None:
-    """What reads everything is as hard to open to others by mistake as what writes."""
-    with pytest.raises(ConfigError, match=fault):
-        load_config(None, {}, flags)
+def test_an_admin_is_known_by_a_hash() -> None:
+    """Ids and hashes are read, several with commas."""
+    text = f"a1:{'00' * 32},b2:{'ff' * 32}"
+    config = load_config(None, {}, {"access.admin_token_hash": text})
+    assert config.admin_tokens == {"a1": bytes(32), "b2": b"\xff" * 32}
 
 
 def test_http_that_is_off_is_wrong_nowhere() -> None:
