@@ -136,6 +136,7 @@ class ClusterNode(Node):
         self._promises = recovered.promises
         self.metadata = Metadata()
         self.metadata.listeners.append(self._on_metadata)
+        self.metadata.entry_listeners.append(self.cluster_events.note)
         access_cluster.follow(self.access, self.metadata)
         self._me = PeerIdentity(
             node_id=node_id,

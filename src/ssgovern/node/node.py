@@ -40,6 +40,7 @@ from ssgovern.registry.sessions import SessionTable, SessionTiming
 from ssgovern.registry.state import ShardState
 from ssgovern.replication.primary import PrimaryLog, Proposal
 from ssgovern.runtime import Disk, Runtime
+from ssgovern.service.events import ClusterEvents
 from ssgovern.service.placement import Placement, Standalone
 from ssgovern.service.push import PushService
 from ssgovern.service.registry import Proposer, RegistryService
@@ -106,6 +107,7 @@ class Node:
         self._failure: BaseException | None = None
         self._disks: list[Disk] = []
         self.states: list[ShardState] = []
+        self.cluster_events = ClusterEvents()
         self.logs: list[PrimaryLog] = []
         self.registry: RegistryService
         self.push: PushService
@@ -263,9 +265,11 @@ class Node:
             peers=peers,
             cluster_status=cluster_status,
             cluster_command=cluster_command,
+            life=self._runtime.wall_ms().to_bytes(8),
             access=self.access,
             administer=self.access_commands.administer,
         )
+        self.server.observing.events.cluster = self.cluster_events
 
     def _session_table(self) -> SessionTable:
         config = self._config
