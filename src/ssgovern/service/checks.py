@@ -6,10 +6,10 @@ entry and a replayed log never meets one.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from ssgovern import limits
-from ssgovern.errors import InvalidArgumentError, LimitExceededError
+from ssgovern.errors import InvalidArgumentError, LimitExceededError, SessionForeignError
 from ssgovern.model import (
     LogPosition,
     Pattern,
@@ -21,8 +21,10 @@ from ssgovern.model import (
     check_prefix,
     check_weight,
     instance_id,
+    session_secret_matches,
     valid_key,
 )
+from ssgovern.model.session import SESSION_ID_BYTES, SESSION_SECRET_BYTES
 from ssgovern.registry.subscriptions import MaskedPattern, Target
 from ssgovern.service.placement import ALL_SHARDS, mask_from_wire
 from ssgovern.wire.codec import encode
@@ -147,6 +149,55 @@ def batch(count: int) -> None:
             f"{count} registrations at once: at most {limits.REGISTER_BATCH_MAX} are allowed",
             field="registrations",
             limit=limits.REGISTER_BATCH_MAX,
+        )
+
+
+def lease_id(session_id: bytes, secret: bytes) -> SessionId:
+    """Return the id of a lease, after it was shown that whoever asks has its secret."""
+    if len(session_id) != SESSION_ID_BYTES or len(secret) != SESSION_SECRET_BYTES:
+        raise InvalidArgumentError(
+            f"the id of a lease has {SESSION_ID_BYTES} bytes, its secret {SESSION_SECRET_BYTES}",
+            field="lease",
+        )
+    if not session_secret_matches(session_id, secret):
+        raise SessionForeignError("the lease belongs to someone else: wrong secret")
+    return SessionId(session_id)
+
+
+def lease_ttl_ms(ttl_ms: int) -> int:
+    """Return the time to live a lease is to have; 0 asks for the usual."""
+    if not ttl_ms:
+        return limits.LEASE_TTL_MS_DEFAULT
+    if not limits.LEASE_TTL_MS_MIN <= ttl_ms <= limits.LEASE_TTL_MS_MAX:
+        raise InvalidArgumentError(
+            f"a time to live of {ttl_ms} ms: allowed are {limits.LEASE_TTL_MS_MIN} to "
+            f"{limits.LEASE_TTL_MS_MAX}",
+            field="ttl_ms",
+        )
+    return ttl_ms
+
+
+def is_nobody(lease: native_pb2.Lease) -> bool:
+    """Tell whether a request names nobody as the owner."""
+    return not lease.session_id and not lease.session_secret and not lease.ttl_ms
+
+
+def persistent(registrations: Iterable[native_pb2.Registration]) -> None:
+    """Check that these instances stay without anyone who keeps them alive."""
+    for each in registrations:
+        if not each.instance.persistent:
+            raise InvalidArgumentError(
+                "an instance that is not persistent needs a lease to keep it", field="lease"
+            )
+
+
+def renewals(count: int) -> None:
+    """Check how many leases are renewed at once."""
+    if count > limits.RENEWALS_MAX:
+        raise LimitExceededError(
+            f"{count} renewals at once: at most {limits.RENEWALS_MAX} are allowed",
+            field="renewals",
+            limit=limits.RENEWALS_MAX,
         )
 
 

@@ -15,15 +15,21 @@ from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from ssgovern import limits
-from ssgovern.errors import OverloadedError, ShardMovedError, ShardUnavailableError
+from ssgovern.errors import (
+    InvalidArgumentError,
+    OverloadedError,
+    ShardMovedError,
+    ShardUnavailableError,
+)
 from ssgovern.model import LogPosition, Outcome, ServiceKey, SessionId, ShardId, shard_of
 from ssgovern.registry.directory import Directory
 from ssgovern.registry.events import RecentEvents
 from ssgovern.registry.sessions import Connection, Session, SessionTable, shards_of
-from ssgovern.registry.state import Change, ShardState
+from ssgovern.registry.state import NO_SESSION, Change, ShardState
 from ssgovern.replication.primary import Proposal, Waiter
 from ssgovern.service import checks
 from ssgovern.service.ends import EndsDue
+from ssgovern.service.leases import Leases
 from ssgovern.service.placement import (
     ALL_SHARDS,
     Placement,
@@ -84,6 +90,7 @@ class RegistryService:
         self.placement: Placement = placement or Standalone()
         self.followers: Followers | None = None
         self.sessions = sessions
+        self.leases = Leases(self)
         self.events = RecentEvents()
         for state in states:
             state.events = self.events
@@ -96,22 +103,29 @@ class RegistryService:
     # --- writes ----------------------------------------------------------------------------
 
     def register(
-        self, session: Session, request: native_pb2.RegisterRequest, waiter: Waiter
+        self,
+        session: Session | None,
+        request: native_pb2.RegisterRequest,
+        waiter: Waiter,
+        lease_ms: int = 0,
     ) -> list[Proposal]:
         """Propose every registration of the request or none; return the proposals.
 
         None is proposed, and the error names the first such shard, if this node may not write
-        all of them.
+        all of them. Without a session they are of nobody. `lease_ms`: of a session that is a
+        lease; who registers for one asks `leases`.
         """
         registrations = request.registrations
         checks.batch(len(registrations))
+        owner = NO_SESSION if session is None else session.id
         time_ms = self._wall_ms()
         records = [
             checks.registered(
                 checks.service_key(registration.service),
                 registration.instance,
-                session.id,
+                owner,
                 time_ms,
+                lease_ms,
             )
             for registration in registrations
         ]
@@ -130,9 +144,10 @@ class RegistryService:
         ends_due = self._ends_due.by_shard
         proposals = []
         for shard, record in zip(shards, records, strict=True):
-            if ends_due:
-                self._end_first(session.id, shard)
-            self.sessions.claim(session, 1 << shard)
+            if session is not None:
+                if ends_due:
+                    self._end_first(owner, shard)
+                self.sessions.claim(session, 1 << shard)
             proposals.append(proposer.propose(shard, record, waiter))
         self.registrations += len(proposals)
         return proposals
@@ -151,7 +166,7 @@ class RegistryService:
             deregistered=log_pb2.InstanceDeregistered(
                 service=key_to_wire(key),
                 instance_id=request.instance_id,
-                session_id=session.id,
+                session_id=self._owner(session, request),
                 any_owner=request.any_owner,
                 if_revision=request.if_revision,
             ),
@@ -172,7 +187,7 @@ class RegistryService:
             updated=log_pb2.InstanceUpdated(
                 service=key_to_wire(key),
                 instance_id=request.instance_id,
-                session_id=session.id,
+                session_id=self._owner(session, request),
                 any_owner=request.any_owner,
                 if_revision=request.if_revision,
                 change=request.change,
@@ -180,6 +195,12 @@ class RegistryService:
         )
         self._proposer.propose(shard, record, waiter)
         self.updates += 1
+
+    def _owner(
+        self, session: Session, request: native_pb2.DeregisterRequest | native_pb2.UpdateRequest
+    ) -> SessionId:
+        """Return as whom a session asks for a change: as itself, or as a lease it has."""
+        return self.leases.owner(request.lease) if request.HasField("lease") else session.id
 
     # --- sessions --------------------------------------------------------------------------
 
@@ -196,6 +217,10 @@ class RegistryService:
             # Some of what it registered may be gone: the rest goes first, then it starts anew.
             self.end_session(session, log_pb2.SESSION_END_EXPIRED, end_waiter)
             session = None
+        if session is not None and session.is_lease:
+            raise InvalidArgumentError(
+                "the session is a lease: it is renewed, and has no connection", field="session_id"
+            )
         resumed = session is not None
         if session is None:
             session = self.sessions.open(session_id, now_ms)
@@ -328,7 +353,9 @@ class RegistryService:
         table = self.sessions
         count = 0
         for shard in shards:
-            for session_id in self._states[shard].owned:
+            state = self._states[shard]
+            for session_id in state.owned:
+                lease_ms = state.lease_ms(session_id)
                 session = table.find(session_id)
                 if session is not None and session.ended:
                     # Its end was for what it had before, not for what comes with this shard.
@@ -336,11 +363,15 @@ class RegistryService:
                         self._ends_due.add(session_id, other, log_pb2.SESSION_END_EXPIRED)
                     table.end(session)
                     session = None
-                if session is None:
+                if session is None and lease_ms:
+                    session = table.open_lease(session_id, now_ms, lease_ms)
+                elif session is None:
                     session = table.open(session_id, now_ms)
                 else:
                     # Also if it is connected: it may have been silent here and heard there.
                     table.renew(session, now_ms)
+                    if session.is_lease:
+                        table.extend(session, lease_ms)
                 table.claim(session, 1 << shard)
                 count += 1
         return count
@@ -462,7 +493,10 @@ class RegistryService:
         """Return what changed in these shards and bring the directory up to date."""
         changes: list[Change] = []
         for shard in shards:
-            changes += self._states[shard].take_changes()
+            state = self._states[shard]
+            if state.emptied:
+                self.leases.forget_emptied(state)
+            changes += state.take_changes()
         for change in changes:
             if change.whole != (not change.service.instances):
                 if change.whole:

@@ -495,7 +495,12 @@ class NativeConnection(FrameConnection):
             waiter = replies.RegisterReply(self, request_id)
         else:
             waiter = replies.RegisterBatchReply(self, request_id)
-        proposals = self.host.registry.register(session, request, waiter)
+        host = self.host
+        if request.HasField("lease"):
+            ends = host.session_end_refused()
+            proposals = host.registry.leases.register(request, waiter, ends, host.now_ms())
+        else:
+            proposals = host.registry.register(session, request, waiter)
         if isinstance(waiter, replies.RegisterBatchReply):
             waiter.expect(proposals)
         self.in_flight += 1

@@ -18,6 +18,7 @@ from ssgovern.api.native.relay_client import Client, ClientRelay, Hub, in_parall
 from ssgovern.api.native.relay_map import NOBODY
 from ssgovern.api.native.relay_pages import merge_pages
 from ssgovern.errors import (
+    InvalidArgumentError,
     OutcomeUnknownError,
     SessionUnknownError,
     ShardMovedError,
@@ -137,6 +138,7 @@ async def _get(asked: Asked) -> bytes:
 
 async def _deregister(asked: Asked) -> bytes:
     request = decode(native_pb2.DeregisterRequest, asked.body)
+    _refuse_lease(request)
     key = checks.service_key(request.service)
     node = asked.hub.shard_map().primary(shard_of(*key))
     if node == asked.hub.me:
@@ -153,6 +155,7 @@ async def _deregister(asked: Asked) -> bytes:
 
 async def _update(asked: Asked) -> bytes:
     request = decode(native_pb2.UpdateRequest, asked.body)
+    _refuse_lease(request)
     node = asked.hub.shard_map().primary(shard_of(*checks.service_key(request.service)))
     if node == asked.hub.me:
         answer = _Answer()
@@ -168,6 +171,16 @@ async def _ask_node(asked: Asked, node: NodeId, body: bytes) -> bytes:
     return await channel.request(asked.type, body, asked.deadline)
 
 
+def _refuse_lease(
+    request: native_pb2.RegisterRequest | native_pb2.DeregisterRequest | native_pb2.UpdateRequest,
+) -> None:
+    """Raise if a request is on behalf of a lease, which is kept at its shard's primary alone."""
+    if request.HasField("lease"):
+        raise InvalidArgumentError(
+            "what concerns a lease is not passed on: ask the primary of its shard", field="lease"
+        )
+
+
 # --- registering --------------------------------------------------------------------------
 
 
@@ -177,6 +190,7 @@ class _Batch:
     def __init__(self, asked: Asked) -> None:
         self._asked = asked
         request = decode(native_pb2.RegisterRequest, asked.body)
+        _refuse_lease(request)
         self._registrations = list(request.registrations)
         checks.batch(len(self._registrations))
         # Checked whole, because a fault in it must leave nothing done anywhere.

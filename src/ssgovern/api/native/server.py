@@ -55,6 +55,7 @@ class NativeServer:
     handlers: Mapping[int, Handler] = {
         **HANDLERS,
         **questions.HANDLERS,
+        **leases.HANDLERS,
         **observing.HANDLERS,
         **rights.HANDLERS,
         **applied.HANDLERS,
