@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ssgovern.api.native.peer import PeerAcceptor
 from ssgovern.api.native.server import ClusterCommand, ClusterStatus, NativeServer
+from ssgovern.controller.access_codec import command_from_wire
 from ssgovern.controller.standalone import decide_shard_map
 from ssgovern.errors import ConfigError, DiskFullError
 from ssgovern.model import (
@@ -24,6 +25,9 @@ from ssgovern.model import (
     ShardId,
     ShardMap,
 )
+from ssgovern.node import access_store
+from ssgovern.node.access_commands import AccessCommands
+from ssgovern.node.access_setup import check_set_up, open_access
 from ssgovern.node.config import ServerConfig
 from ssgovern.node.identity import Identity, load_or_create
 from ssgovern.node.log_driver import LogDriver
@@ -36,6 +40,7 @@ from ssgovern.registry.sessions import SessionTable, SessionTiming
 from ssgovern.registry.state import ShardState
 from ssgovern.replication.primary import PrimaryLog, Proposal
 from ssgovern.runtime import Disk, Runtime
+from ssgovern.service.events import ClusterEvents
 from ssgovern.service.placement import Placement, Standalone
 from ssgovern.service.push import PushService
 from ssgovern.service.registry import Proposer, RegistryService
@@ -94,10 +99,15 @@ class Node:
         self.resident_bytes = resident_bytes or (lambda: 0)
         self.listening = False
         """Clients can connect: everything it is made of is there."""
+        self.access = open_access(config, runtime)
+        """Who may do what."""
+        self.access_commands = AccessCommands(self.decide_access, runtime)
+        self._access_store: access_store.AccessStore
         self._stop = asyncio.Event()
         self._failure: BaseException | None = None
         self._disks: list[Disk] = []
         self.states: list[ShardState] = []
+        self.cluster_events = ClusterEvents()
         self.logs: list[PrimaryLog] = []
         self.registry: RegistryService
         self.push: PushService
@@ -128,6 +138,7 @@ class Node:
         finally:
             if http is not None:
                 await http.stop()
+            self.access_commands.passwords.close()
             for disk in self._disks:
                 await disk.close()
 
@@ -166,6 +177,9 @@ class Node:
         data_dir = self._config.data_dir
         root = self._open_disk(data_dir)
         self._identity = await load_or_create(root, NodeId(self._config.node.id), self._runtime)
+        self._access_store = access_store.AccessStore(root, access_store.load(root))
+        self.access.replace(self._access_store.state)
+        check_set_up(self._config, self.access)
         self._snapshot_disk = self._open_disk(f"{data_dir}/snapshots")
         return await recover(
             self._open_disk(f"{data_dir}/wal"),
@@ -251,7 +265,11 @@ class Node:
             peers=peers,
             cluster_status=cluster_status,
             cluster_command=cluster_command,
+            life=self._runtime.wall_ms().to_bytes(8),
+            access=self.access,
+            administer=self.access_commands.administer,
         )
+        self.server.observing.events.cluster = self.cluster_events
 
     def _session_table(self) -> SessionTable:
         config = self._config
@@ -289,6 +307,7 @@ class Node:
             await self._start_epochs()
             self._restore_sessions()
             host, port = await self._listen()
+            access = drivers.create_task(self.access_commands.run(), name="access")
             push = drivers.create_task(self._push_driver.run(self.server), name="push")
             sessions = drivers.create_task(self._session_driver.run(self.server), name="sessions")
             snapshots = drivers.create_task(self._snapshot_driver.run(), name="snapshots")
@@ -300,6 +319,7 @@ class Node:
             log.info("stopping: no new requests are taken")
             self.server.stop_accepting()
             await self._log_driver.drain()
+            access.cancel()
             self.server.close_all()
             push.cancel()
             sessions.cancel()
@@ -428,6 +448,12 @@ class Node:
             durability=self._config.durability,
             data_dir=self._config.data_dir,
         )
+
+    async def decide_access(self, request: native_pb2.AccessRequest) -> str:
+        """Change who may do what, and return a sentence when it holds."""
+        sentence = await self._access_store.change(command_from_wire(request))
+        self.access.replace(self._access_store.state)
+        return sentence
 
     def validate(self) -> None:
         """Assert every invariant of every core. For the simulator and tests."""
