@@ -150,7 +150,11 @@ class ClusterNode(Node):
             single_node_cluster_id=b"" if self._identity.clustered else self._identity.cluster_id,
         )
         self.links = PeerLinks(
-            self._me, self._runtime, on_link=self._on_link, on_lost=self._on_link_lost
+            self._me,
+            self._runtime,
+            on_link=self._on_link,
+            on_lost=self._on_link_lost,
+            tls=self.tls,
         )
         self._acceptor = PeerAcceptor(self._me, self._runtime, self)
         self.candidate = None
@@ -211,7 +215,8 @@ class ClusterNode(Node):
             is_gone=self.host.is_gone,
         )
         self.host.start(self._replicated, self.registry, self._snapshot_driver.keep)
-        self._relays = Relays(self.server, node_id, beat_ms=config.session.heartbeat_interval_ms)
+        beat_ms = config.session.heartbeat_interval_ms
+        self._relays = Relays(self.server, node_id, beat_ms=beat_ms, tls=self.tls)
         self.server.relay = self._relays
 
     async def _open_candidate(self) -> Candidate:

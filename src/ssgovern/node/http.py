@@ -24,6 +24,7 @@ from ssgovern.node.metrics import (
     gauge,
 )
 from ssgovern.node.metrics_cluster import ClusterMetrics
+from ssgovern.node.metrics_tls import TlsMetrics
 from ssgovern.node.node import Node
 from ssgovern.node.topology import Address, is_any, is_loopback
 from ssgovern.runtime import Runtime
@@ -50,13 +51,16 @@ async def open_http(node: Node, config: HttpConfig, runtime: Runtime) -> HttpPor
     backend = NodeBackend(node, gateway)
     front = Front(backend, (config.host.lower(),) if is_loopback(config.host) else None)
     server = HttpServer(front, runtime.wall_ms)
+    tls = node.tls
     parts: list[Part] = [NodeMetrics(node), lambda: _of_http(front, server)]
     if isinstance(node, ClusterNode):
         parts.append(ClusterMetrics(node))
+    if tls is not None:
+        parts.append(TlsMetrics(tls))
     parts.append(ProcessMetrics(runtime.wall_ms() / 1000.0, node.resident_bytes))
     backend.show(Metrics(*parts))
     try:
-        await server.start(config.host, config.port)
+        await server.start(config.host, config.port, None if tls is None else tls.listener)
     except OSError as error:
         raise ConfigError(
             f"cannot listen on {config.host}:{config.port} for HTTP: {error.strerror or error}; "
@@ -72,7 +76,12 @@ def _client_of(node: Node, runtime: Runtime) -> Registry:
     host, port = node.server.address
     if is_any(host):
         host = "::1" if ":" in host else "127.0.0.1"
-    return connect(str(Address(host, port)), client_name="ss-govern http", runtime=runtime)
+    return connect(
+        str(Address(host, port)),
+        client_name="ss-govern http",
+        runtime=runtime,
+        tls=node.tls or False,
+    )
 
 
 def _of_http(front: Front, server: HttpServer) -> Families:

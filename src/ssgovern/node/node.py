@@ -49,6 +49,7 @@ from ssgovern.wire.pb import log_pb2, native_pb2
 
 if TYPE_CHECKING:
     from ssgovern.node.http import HttpPort
+    from ssgovern.node.tls import NodeTls
 
 log = logging.getLogger("ssgovern.node")
 
@@ -97,6 +98,7 @@ class Node:
         self._on_progress = on_progress or _ignore
         self._on_ready = on_ready or _ignore
         self.resident_bytes = resident_bytes or (lambda: 0)
+        self.tls: NodeTls | None = None
         self.listening = False
         """Clients can connect: everything it is made of is there."""
         self.access = open_access(config, runtime)
@@ -132,15 +134,26 @@ class Node:
         loop = asyncio.get_running_loop()
         self._started_s = loop.time()
         loop.set_exception_handler(self._on_loop_error)
+        self._open_tls()
         http = await self._open_http()
         try:
             await self._live()
         finally:
             if http is not None:
                 await http.stop()
+            if self.tls is not None:
+                self.tls.stop()
             self.access_commands.passwords.close()
             for disk in self._disks:
                 await disk.close()
+
+    def _open_tls(self) -> None:
+        if self._config.tls.cert:
+            # With a library that nobody else needs, and that the simulator must not see.
+            from ssgovern.node.tls import NodeTls
+
+            self.tls = NodeTls(self._config.tls, self._runtime.wall_ms)
+            self.tls.start()
 
     async def _open_http(self) -> HttpPort | None:
         if not self._config.http.port:
@@ -334,12 +347,15 @@ class Node:
     async def _listen(self) -> tuple[str, int]:
         where = self._config.listen
         try:
-            address = await self.server.listen(where.host, where.port)
+            listener = None if self.tls is None else self.tls.listener
+            address = await self.server.listen(where.host, where.port, listener)
         except OSError as error:
             raise ConfigError(
                 f"cannot listen on {where.host}:{where.port}: {error.strerror or error}; "
                 "is another node running? name another address with --listen-host, --listen-port"
             ) from error
+        if self.tls is not None:
+            self.tls.set_here(*address)
         self.listening = True
         return address
 

@@ -30,6 +30,7 @@ from ssgovern.errors import (
     RemoteProtocolError,
     SsGovernError,
 )
+from ssgovern.transport.tls import TlsListener
 
 log = logging.getLogger("ssgovern.http")
 
@@ -85,11 +86,11 @@ class HttpServer:
     def __len__(self) -> int:
         return len(self._connections)
 
-    async def start(self, host: str, port: int) -> tuple[str, int]:
+    async def start(self, host: str, port: int, tls: TlsListener | None = None) -> tuple[str, int]:
         """Begin to accept; return the address bound to. Raises OSError."""
         loop = asyncio.get_running_loop()
         self._server = await loop.create_server(
-            lambda: HttpConnection(self, self._config, self._state), host, port, backlog=256
+            accept if tls is None else tls.accepting(accept, _NO_TLS), host, port, backlog=256
         )
         self._sweep(loop)
         address = self._server.sockets[0].getsockname()
@@ -308,3 +309,7 @@ def _response(error: SsGovernError, status: int) -> bytes:
         "connection: close\r\n\r\n"
     )
     return head.encode("ascii") + body
+
+
+_NO_TLS = _response(RemoteProtocolError("this port speaks TLS: use https://"), 400)
+"""What a client without TLS can read."""

@@ -24,6 +24,7 @@ from ssgovern.errors import (
     InvalidArgumentError,
     OverloadedError,
     PeerRefusedError,
+    RemoteProtocolError,
     ShuttingDownError,
     SsGovernError,
 )
@@ -32,8 +33,9 @@ from ssgovern.service.access import Access, Principal
 from ssgovern.service.push import PushService
 from ssgovern.service.registry import RegistryService
 from ssgovern.service.shard_reads import ShardReads
+from ssgovern.transport.tls import TlsListener
 from ssgovern.wire.codec import error_to_wire
-from ssgovern.wire.frames import MessageType
+from ssgovern.wire.frames import Kind, MessageType, encode_frame
 from ssgovern.wire.pb import native_pb2
 
 log = logging.getLogger("ssgovern.native")
@@ -106,6 +108,7 @@ class NativeServer:
         self._guard()
         self._loop = asyncio.get_running_loop()
         self._server: asyncio.Server | None = None
+        self._tls: TlsListener | None = None
         self.address = ("", 0)
         """Where it accepts, once it does."""
         self._connections: dict[NativeConnection, None] = {}
@@ -120,10 +123,15 @@ class NativeServer:
     def __len__(self) -> int:
         return len(self._connections)
 
-    async def listen(self, host: str, port: int) -> tuple[str, int]:
+    async def listen(self, host: str, port: int, tls: TlsListener | None = None) -> tuple[str, int]:
         """Start accepting; return the address bound to. Raises OSError."""
+        self._tls = tls
+
+        def accept() -> asyncio.Protocol:
+            return NativeConnection(self)
+
         self._server = await self._loop.create_server(
-            lambda: NativeConnection(self), host, port, backlog=4096
+            accept if tls is None else tls.accepting(accept, _NO_TLS), host, port, backlog=4096
         )
         address = self._server.sockets[0].getsockname()
         self.address = str(address[0]), int(address[1])
@@ -247,6 +255,12 @@ class NativeServer:
             )
         if self.stopping:
             raise ShuttingDownError("this node is stopping")
+        tls = self._tls
+        if tls is not None and tls.peers_show_certificates and not connection.certificate:
+            raise PeerRefusedError(
+                "it wants to see a certificate of other nodes (tls.client_auth), and this one"
+                " showed none: set tls.cert and tls.key here"
+            )
         self._peers.take_over(connection, request_id, body)
 
     def closed(self, connection: NativeConnection) -> None:
@@ -366,6 +380,17 @@ class NativeServer:
 
     def session_end_refused(self) -> RetryEnd:
         return self._end_refused
+
+
+_NO_TLS = encode_frame(
+    Kind.ERROR,
+    MessageType.HELLO,
+    0,
+    error_to_wire(
+        RemoteProtocolError("this port speaks TLS: connect with it (tls=, --tls-ca)")
+    ).SerializeToString(),
+)
+"""What a client without TLS can read."""
 
 
 def _no_cluster() -> InvalidArgumentError:
