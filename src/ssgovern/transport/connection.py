@@ -51,6 +51,11 @@ class FrameConnection(asyncio.Protocol):
     def on_closed(self, cause: Exception | None) -> None:
         """The connection is gone; nothing more is delivered."""
 
+    @property
+    def certificate(self) -> bool:
+        """Whether the other end showed a certificate, and it was found good."""
+        return self.transport is not None and bool(self.transport.get_extra_info("peercert"))
+
     # --- sending ---------------------------------------------------------------------------
 
     @property

@@ -475,9 +475,12 @@ class TlsListener:
         *,
         handshakes_max: int = limits.TLS_HANDSHAKES_MAX,
         handshake_ms: int = limits.TLS_HANDSHAKE_MS,
+        peers_show_certificates: bool = False,
     ) -> None:
         """`context` is asked for each connection anew: what it returns may change."""
         self._context = context
+        self.peers_show_certificates = peers_show_certificates
+        """Other nodes must show a certificate, whether or not clients have to."""
         self._handshakes_max = handshakes_max
         self._handshake_ms = handshake_ms
         self._shaking: dict[TlsStream, None] = {}

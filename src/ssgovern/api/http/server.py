@@ -89,6 +89,10 @@ class HttpServer:
     async def start(self, host: str, port: int, tls: TlsListener | None = None) -> tuple[str, int]:
         """Begin to accept; return the address bound to. Raises OSError."""
         loop = asyncio.get_running_loop()
+
+        def accept() -> asyncio.Protocol:
+            return HttpConnection(self, self._config, self._state)
+
         self._server = await loop.create_server(
             accept if tls is None else tls.accepting(accept, _NO_TLS), host, port, backlog=256
         )
