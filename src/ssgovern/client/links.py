@@ -48,6 +48,8 @@ SILENT_BEATS_MAX = 2
 """Heartbeats in a row without any sign of the node before the connection is given up."""
 REDIAL_FIRST_S = 0.1
 REDIAL_MOST_S = 3.0
+LED_SPREAD_S = 0.5
+"""Within so long clients dial a node that was given shards of theirs: not all at once."""
 IDLE_CLOSE_S = 30.0
 """A connection nobody needs any more is kept so long."""
 
@@ -66,6 +68,7 @@ class Link:
         "claims_due",
         "feeder",
         "follows",
+        "leads",
         "lost_s",
         "map_version",
         "name",
@@ -104,6 +107,8 @@ class Link:
         """Requests that wait for a connection to this node."""
         self.urgent = asyncio.Event()
         """Set when somebody waits: no time for being considerate."""
+        self.leads = asyncio.Event()
+        """Set when shards of ours were given to this node: whoever did that had heard of it."""
         self.claims_due = asyncio.Event()
         self.used = False
         """A request was sent since this was last looked at."""
@@ -238,6 +243,7 @@ class Links:
         self._closing.set()
         for link in self.by_node.values():
             link.urgent.set()
+            link.leads.set()
             if link.open is not None:
                 link.open.give_up(error)
 
@@ -276,6 +282,11 @@ class Links:
                 tried += 1
             if tried % len(addresses) == 0:
                 await self._sleep(backoff.next_pause_s())
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            # Before Python 3.13 a group whose tasks failed in the moment of its cancellation
+            # says only that they failed. Tasks that dial have to end, too.
+            raise asyncio.CancelledError
 
     def _is_dialled(self, address: Address) -> bool:
         """Whether some other task tries this address already."""
@@ -309,9 +320,24 @@ class Links:
                 if loop.time() - started_s >= STABLE_AFTER_S:
                     backoff.reset()
                 if self._owner.is_needed(link):
-                    await self._sleep(backoff.next_pause_s())
+                    await self._pause(link, backoff)
         finally:
             link.working = False
+
+    async def _pause(self, link: Link, backoff: Backoff) -> None:
+        """Pause before the next dial, but not for long once the node leads what we hold.
+
+        Sessions have one time to live to come to a new primary, and a pause that grew while it
+        was down may be longer than that.
+        """
+        try:
+            async with asyncio.timeout(backoff.next_pause_s()):
+                await link.leads.wait()
+        except TimeoutError:
+            return
+        link.leads.clear()
+        backoff.reset()
+        await self._sleep(self._runtime.rng.uniform(0.0, LED_SPREAD_S))
 
     async def _serve(self, address: Address, expected: Link | None) -> None:
         """Dial an address and live with the node there until the connection is lost."""
@@ -327,6 +353,9 @@ class Links:
             )
         except UnavailableError as error:
             owner.on_unreachable(expected, address, error)
+            return
+        if self._closing.is_set():
+            channel.abort()
             return
         cause: SsGovernError | None = None
         link: Link | None = None

@@ -164,6 +164,7 @@ class Nodes:
                 link = self.links.of(node)
                 self.links.ensure(link, within_s=SPREAD_S)
                 if self._claims.due_at(link):
+                    link.leads.set()
                     link.claims_due.set()
 
     def on_registered(self, key: ServiceKey, epoch: int) -> None:

@@ -617,3 +617,60 @@ def _lead(row: Row, primary: int, wanted: bool) -> bool:
     if wanted:
         row.primary, row.epoch = primary, row.epoch + 1
     return wanted
+
+
+def test_a_node_that_leads_again_is_dialled_soon_however_long_it_was_down() -> None:
+    """What is held at a new primary is claimed at once: not after a pause that grew meanwhile."""
+    for seed in range(4):
+        stage = ClusterStage(seed)
+        services = led_by(stage, 2, 4)
+
+        async def program(
+            runtime: SimRuntime, stage: ClusterStage = stage, services: list[ServiceKey] = services
+        ) -> None:
+            async with stage.connect(runtime) as registry:
+                await registry.register_all([(each.service, instance(1)) for each in services])
+                stage.kill(2)
+                # Long enough for the longest pauses, and nobody else is given its shards.
+                await asyncio.sleep(20.0)
+                stage.cluster.processes[2].start()
+                hellos = stage.cluster.nodes[2].count(MessageType.HELLO)
+
+                def again(_: int, row: Row) -> bool:
+                    row.epoch += row.primary == 2
+                    return row.primary == 2
+
+                stage.cluster.change(again)
+                started = now()
+                await until(
+                    lambda: stage.cluster.nodes[2].count(MessageType.HELLO) > hellos, timeout_s=1.0
+                )
+                assert now() - started < 0.6
+
+        stage.play(program)
+
+
+def test_close_ends_although_a_dial_succeeds_meanwhile() -> None:
+    """A connection that was in the making when the client was closed keeps nobody waiting."""
+    for tenths in range(30, 90, 4):
+        stage = ClusterStage()
+        [service] = led_by(stage, 2)
+
+        async def program(
+            runtime: SimRuntime,
+            stage: ClusterStage = stage,
+            service: ServiceKey = service,
+            away_s: float = tenths / 10.0,
+        ) -> None:
+            machine = stage.cluster.processes[2]
+            async with stage.connect(runtime) as registry:
+                await registry.register(service.service, port=1)
+                machine.kill(power=True)
+                # Until, now and then, it is dialled while its machine is switched off.
+                await asyncio.sleep(away_s)
+                stage.world.after(0.05, machine.start)
+                started = now()
+            assert now() - started < 2.0
+            assert len(asyncio.all_tasks()) == 1
+
+        stage.play(program)
