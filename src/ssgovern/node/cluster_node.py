@@ -284,6 +284,7 @@ class ClusterNode(Node):
             self._group = group
             now_ms = asyncio.get_running_loop().time() * 1000.0
             self.registry.sessions.start(now_ms)
+            self._session_driver.has_lease = lambda: self.member.controller_heard
             group.create_task(self._replicated.run(), name="log")
             tasks = self._tasks = [
                 group.create_task(self.host.run(), name="shards"),

@@ -1,9 +1,14 @@
-"""The one task that lets sessions expire, and measures how long the loop stood still."""
+"""The one task that lets sessions expire, and measures how long the loop stood still.
+
+Invariant: a node without a lease lets nobody expire. It sends clients elsewhere, so their silence
+says nothing; once it is heard again, everybody has a full time to live.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 
 from ssgovern.api.native.server import NativeServer
 from ssgovern.errors import SessionUnknownError
@@ -26,6 +31,8 @@ class SessionDriver:
         self._tick_s = tick_ms / 1000.0
         self._loop = asyncio.get_running_loop()
         self._protecting = False
+        self.has_lease: Callable[[], bool] = lambda: True
+        """Whether this node may act for its shards, as far as leases tell."""
         self.stall_ms_max = 0.0
         """Longest time by which a tick came late."""
         self.stalled_s = 0.0
@@ -34,14 +41,21 @@ class SessionDriver:
     async def run(self, server: NativeServer) -> None:
         """Tick, for ever."""
         ticks = 0
+        frozen = False
         while True:
             due = self._loop.time() + self._tick_s
             await asyncio.sleep(self._tick_s)
             now = self._loop.time()
             self.stall_ms_max = max(self.stall_ms_max, (now - due) * 1000.0)
             self.stalled_s += max(0.0, now - due - _USUAL_LATENESS_S)
-            self._expire(now * 1000.0)
-            self._registry.retry_ends()
+            if self.has_lease():
+                if frozen:
+                    self._registry.sessions.renew_all(now * 1000.0)
+                frozen = False
+                self._expire(now * 1000.0)
+                self._registry.retry_ends()
+            else:
+                frozen = True
             ticks += 1
             if ticks % 4 == 0:
                 server.sweep()

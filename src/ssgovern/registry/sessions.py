@@ -224,6 +224,11 @@ class SessionTable:
         session.closed_at_ms = None
         self.hear(session, now_ms)
 
+    def renew_all(self, now_ms: float) -> None:
+        """Give every session a full time to live: for a while nobody could be heard here."""
+        for session in self._sessions.values():
+            self.renew(session, now_ms)
+
     def hear(self, session: Session, now_ms: float) -> None:
         """Note a heartbeat (or any other sign of life)."""
         heard_ms = now_ms - self._stalled_ms
