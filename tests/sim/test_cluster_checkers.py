@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from types import SimpleNamespace
 
 import pytest
 
 from ssgovern.model import LogPosition, NodeId, ServiceKey, SessionId, ShardId, shard_of
+from ssgovern.node.cluster_node import ClusterNode
 from ssgovern.raft.core import Raft
 from ssgovern.raft.membership import Config
 from ssgovern.raft.messages import HardState, Snapshot
@@ -222,7 +224,7 @@ def _promote(cluster: Cluster) -> Session:
     cluster.epoch(0, 1)
     cluster.start(0, 1, 1)
     cluster.register(0, 1, 2)
-    session = Session(ME, 0.0)
+    session = Session(ME, 0.0, 5_000.0)
     session.shards = 1 << SHARD
     cluster.nodes[1].judge.on_heard(session)
     cluster.world.run(30.0)
@@ -245,6 +247,37 @@ def test_a_session_that_ends_in_time_after_a_promotion_is_right(cluster: Cluster
     cluster.world.run(31.0 + cluster.nodes[1].plan.server.session.ttl_ms / 1000.0)
     cluster.checker.on_session_end(cluster.nodes[1], session, expired=True)
     assert not cluster.violation()
+
+
+class _Unheard(ClusterNode):
+    """A node that has no lease."""
+
+    def __init__(self) -> None:
+        self.member = SimpleNamespace(controller_heard=False)  # type: ignore[assignment]
+
+
+def test_an_expiry_without_a_lease_is_found(cluster: Cluster) -> None:
+    """S3: whom a node does not hear because it is cut off itself does not expire."""
+    session = _promote(cluster)
+    cluster.world.run(31.0 + cluster.nodes[1].plan.server.session.ttl_ms / 1000.0)
+    cluster.nodes[1].node = _Unheard()
+    cluster.checker.on_session_end(cluster.nodes[1], session, expired=False)
+    assert not cluster.violation()
+    cluster.checker.on_session_end(cluster.nodes[1], session, expired=True)
+    assert cluster.violation() == "S3:"
+
+
+@pytest.mark.parametrize("is_held", [True, False])
+def test_an_end_counts_if_its_client_knows_what_it_had(cluster: Cluster, *, is_held: bool) -> None:
+    """What was never acknowledged nobody claims at a new primary: that it ends there is right."""
+    cluster.checker.is_held = lambda *_: is_held
+    _promote(cluster)
+    record = log_pb2.Record(time_ms=1)
+    record.session_ended.session_id = ME
+    record.session_ended.reason = log_pb2.SESSION_END_EXPIRED
+    cluster.apply(1, 2, 4, record)
+    assert not cluster.violation()
+    assert list(cluster.checker.ended) == [ME] * is_held
 
 
 def test_the_ears_are_where_the_cores_are_asked() -> None:

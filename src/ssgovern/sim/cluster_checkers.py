@@ -12,10 +12,12 @@ together.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from ssgovern import limits
-from ssgovern.model import ShardId
+from ssgovern.model import ServiceKey, ShardId
+from ssgovern.node.cluster_node import ClusterNode
 from ssgovern.registry.sessions import Session, shards_of
 from ssgovern.sim.claims import Claims, difference
 from ssgovern.sim.ledger import LedgerEntry, ShardLedger
@@ -63,6 +65,12 @@ class NodeWatch:
         return f"<NodeWatch {self.process.name} lives={self.lives} term={self.term}>"
 
     @property
+    def has_lease(self) -> bool:
+        """Whether its present life heard the controller not long ago."""
+        node = self.node
+        return not isinstance(node, ClusterNode) or node.member.controller_heard
+
+    @property
     def is_down(self) -> bool:
         return not self.process.alive
 
@@ -91,7 +99,9 @@ class ClusterChecker(Claims):
         self.term = 0
         """The highest in which anybody led."""
         self.ended: dict[bytes, float] = {}
-        """When each session first lost something because it ended, by a committed entry."""
+        """When each session first lost something that its client knows it had, because it ended."""
+        self.is_held: Callable[[bytes, ServiceKey, str], bool] = lambda *_: False
+        """Whether a client that lives was acknowledged an instance and did not ask it to go."""
         self._leaders: dict[int, str] = {}
         self._primaries: dict[tuple[int, int], str] = {}
         self._metadata: dict[int, bytes] = {}
@@ -142,8 +152,12 @@ class ClusterChecker(Claims):
             watch.promoted[shard] = watch.judge.running_ms()
 
     def _on_session_ended(self, shard: ShardId, change: log_pb2.SessionEnded) -> None:
-        if self._owns(shard, change.session_id):
-            self.ended.setdefault(change.session_id, self.world.now)
+        # What was never acknowledged nobody claims at a new primary: it ends there, as it should.
+        for key, history in self.ledger.shards[shard].services.items():
+            for name, owned in history.now.items():
+                mine = owned.session_id == change.session_id and owned.instance.ephemeral
+                if mine and self.is_held(change.session_id, key, name):
+                    self.ended.setdefault(change.session_id, self.world.now)
         if change.reason == log_pb2.SESSION_END_EXPIRED:
             self.counts["session ended"] += 1
 
@@ -248,6 +262,11 @@ class ClusterChecker(Claims):
         watch.judge.on_end(session, expired=expired)
         if not expired or session.ended:
             return
+        if not watch.has_lease:
+            self.fail(
+                f"S3: {watch.process.name} lets session {session.id.hex()[:8]} expire, "
+                "and has no lease itself"
+            )
         now = watch.judge.running_ms()
         ttl_ms = watch.plan.server.session.ttl_ms
         for shard in shards_of(session.shards):

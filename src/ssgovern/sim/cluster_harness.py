@@ -106,6 +106,7 @@ class ClusterRun:
         self._stage = Stage(
             self.checker, scenario.services, lambda _: None, addresses=scenario.addresses
         )
+        self.checker.is_held = self._stage.is_held
         self._clients = [
             world.process(plan.name, self._client_main(plan), clock_rate=plan.clock_rate)
             for plan in scenario.clients

@@ -70,6 +70,13 @@ class Stage:
         self.operations = 0
         self.failures = 0
 
+    def is_held(self, session_id: bytes, key: ServiceKey, name: str) -> bool:
+        """Tell whether a session's client knows that it has an instance."""
+        return any(
+            life.session_id == session_id and life.expected.get((key, name)) is not None
+            for life in self.lives.values()
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
