@@ -217,6 +217,8 @@ CONSOLE_DRAIN_MS = 20_000
 CLIENT_IN_FLIGHT_MAX = 4096
 CLIENT_CHANGES_QUEUED_MAX = 1024
 """Changes a subscription keeps for a caller that does not read them; older ones merge."""
+CLIENT_EVENTS_QUEUED_MAX = 2_000
+"""Events that wait for a reader; nodes are asked for more when there is room."""
 CLIENT_CACHE_BYTES_MAX = 256 << 20
 
 # --- storage ------------------------------------------------------------------------------

@@ -22,6 +22,7 @@ from ssgovern.client.balancer import Strategy
 from ssgovern.client.cache import Cache
 from ssgovern.client.holdings import Holdings
 from ssgovern.client.listing import list_services
+from ssgovern.client.observing import Observing
 from ssgovern.client.registering import Registering
 from ssgovern.client.registration import Registration, check_pairs, check_revision, checked
 from ssgovern.client.session import Session
@@ -64,7 +65,7 @@ CACHE_CLOSE_TIMEOUT_S = 5.0
 OnConnection = Callable[[ConnectionState], None]
 
 
-class Registry(Administration):
+class Registry(Administration, Observing):
     """A client of the registry. Made by `connect`, used with `async with`.
 
     Entering it does not wait for a node: the first request does, up to its deadline.
