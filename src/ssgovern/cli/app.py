@@ -43,6 +43,7 @@ _COMMANDS = {
     "backup": ("backup:backup", "Write all that is registered into one file."),
     "restore": ("backup:restore", "Make a node's data directory from a backup."),
     "fsck": ("fsck:fsck", "Check and repair the data directory of a stopped node."),
+    "tls": ("tls:tls", "Make certificates for trying TLS out, look into certificates."),
     "wal": ("wal:wal", "Look into the data directory of a stopped node."),
     "bench": ("bench:bench", "Measure a node."),
 }

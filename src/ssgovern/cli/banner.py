@@ -21,6 +21,8 @@ def banner(config: ServerConfig, ready: Ready, source: str) -> str:
     out = sys.stdout
     address = instance_id(ready.host, ready.port)
     server = "" if address == DEFAULT_SERVER else f" -s {address}"
+    if config.tls.cert:
+        server += f" --tls-ca {config.tls.ca}" if config.tls.ca else " --tls"
     if ready.services or ready.entries_replayed:
         found = (
             f"{counted(ready.services, 'service')}, {counted(ready.instances, 'instance')},"
@@ -38,6 +40,7 @@ def banner(config: ServerConfig, ready: Ready, source: str) -> str:
         "node": f"{config.node.name} (id {config.node.id})",
         "address": address + (f"   ({reach})" if reach else ""),
         **({"cluster": _part(config, ready)} if config.is_clustered else {}),
+        **({"tls": _tls(config)} if config.tls.cert else {}),
         "data": str(Path(config.data_dir).resolve()),
         "durability": durability,
         "recovered": found,
@@ -63,6 +66,11 @@ def banner(config: ServerConfig, ready: Ready, source: str) -> str:
             "",
         ]
     )
+
+
+def _tls(config: ServerConfig) -> str:
+    asked = {"none": "nobody", "optional": "other nodes", "required": "everybody"}
+    return f"on all ports; a certificate is asked of {asked[config.tls.client_auth]}"
 
 
 def _part(config: ServerConfig, ready: Ready) -> str:

@@ -20,6 +20,7 @@ from ssgovern.cli.connection import log_for
 from ssgovern.cli.exits import EXIT_OK
 from ssgovern.client.addresses import parse_addresses
 from ssgovern.client.registry import connect
+from ssgovern.client.tls import Tls, TlsOption
 from ssgovern.errors import ConfigError
 from ssgovern.version import __version__
 
@@ -47,6 +48,9 @@ _KEYS = {
     "advertise": "listen.advertise",
     "insecure": "listen.insecure",
     "secret_file": "cluster.secret_file",
+    "tls_cert": "tls.cert",
+    "tls_key": "tls.key",
+    "tls_ca": "tls.ca",
 }
 
 
@@ -71,6 +75,9 @@ _KEYS = {
     "--insecure", is_flag=True, default=None, help="Allow an address that other machines reach."
 )
 @click.option("--secret-file", metavar="PATH", help="File with the cluster's secret.")
+@click.option("--tls-cert", metavar="PATH", help="Certificate of the new node; turns TLS on.")
+@click.option("--tls-key", metavar="PATH", help="Its key.")
+@click.option("--tls-ca", metavar="PATH", help="CA of the nodes' certificates.")
 @click.option("--write", type=click.Path(path_type=Path), help="Write a configuration instead.")
 @click.option(
     "--timeout",
@@ -97,7 +104,7 @@ def join(
     known = id_in(Path(data_dir))
     if known is not None and node_id not in (None, known):
         raise ConfigError(f"{data_dir} belongs to node {known}, not to {node_id}: leave --id away")
-    chosen = node_id or known or asyncio.run(_next_id(seeds, timeout))
+    chosen = node_id or known or asyncio.run(_next_id(seeds, timeout, _tls(said)))
     flags: dict[str, str | bool | None] = {
         "node.id": str(chosen),
         "data_dir": data_dir,
@@ -134,9 +141,20 @@ def secret(file: Path | None) -> int:
     return EXIT_OK
 
 
-async def _next_id(seeds: str, timeout_s: float) -> int:
+def _tls(said: Mapping[str, str | bool | None]) -> TlsOption:
+    """Return what the node to be will use, as a client: with its own certificate."""
+    paths = {
+        name: str(said[f"tls_{name}"] or os.environ.get(f"SS_GOVERN_TLS_{name.upper()}") or "")
+        for name in ("ca", "cert", "key")
+    }
+    if not any(paths.values()):
+        return False
+    return Tls(**{name: path or None for name, path in paths.items()})
+
+
+async def _next_id(seeds: str, timeout_s: float, tls: TlsOption) -> int:
     name = f"ss-govern/{__version__}"
-    async with connect(seeds, client_name=name, timeout=timeout_s) as registry:
+    async with connect(seeds, client_name=name, timeout=timeout_s, tls=tls) as registry:
         found = await registry.cluster_status()
     # Ids of nodes that left are never taken again.
     return max([found.node_id_next, *(1 + node.node_id for node in found.nodes)])

@@ -24,6 +24,7 @@ def connected(target: Target, on_connection: OnConnection | None = None) -> Regi
         client_name=f"ss-govern/{__version__}",
         timeout=target.timeout_s,
         on_connection=on_connection,
+        tls=target.tls,
     )
 
 

@@ -11,6 +11,7 @@ from typing import Concatenate, ParamSpec, TypeVar
 import click
 
 from ssgovern.cli.exits import EXIT_OK
+from ssgovern.client.tls import Tls, TlsOption
 from ssgovern.model import DEFAULT_GROUP, DEFAULT_NAMESPACE
 
 DEFAULT_SERVER = "127.0.0.1:7420"
@@ -29,11 +30,41 @@ class Target:
     timeout_s: float
     json: bool
     debug: bool
+    tls: TlsOption = False
 
     @property
     def group_name(self) -> str:
         """The group, where a command means exactly one."""
         return self.group or DEFAULT_GROUP
+
+
+def tls_options(function: Callable[P, T]) -> Callable[P, T]:
+    """Give a command the options about TLS, which `tls_of` takes."""
+    said = (
+        ("--tls-ca", "SS_GOVERN_TLS_CA", "CA of the nodes' certificates; turns TLS on."),
+        ("--tls-cert", "SS_GOVERN_TLS_CERT", "Certificate to show, where nodes ask for one."),
+        ("--tls-key", "SS_GOVERN_TLS_KEY", "Its key, if it is not in the same file."),
+    )
+    for name, variable, text in reversed(said):
+        described = f"{text}  [env: {variable}]"
+        function = click.option(name, envvar=variable, metavar="PATH", help=described)(function)
+    return click.option(
+        "--tls",
+        "use_tls",
+        envvar="SS_GOVERN_TLS",
+        is_flag=True,
+        help="TLS, with CAs the system trusts.  [env: SS_GOVERN_TLS]",
+    )(function)
+
+
+def tls_of(options: dict[str, object]) -> TlsOption:
+    """Take the options about TLS out of those of a command."""
+    use_tls = bool(options.pop("use_tls"))
+    ca, cert, key = (
+        str(path) if path else None
+        for path in (options.pop(name) for name in ("tls_ca", "tls_cert", "tls_key"))
+    )
+    return Tls(ca, cert, key) if use_tls or ca or cert or key else False
 
 
 def client_command(
@@ -70,6 +101,7 @@ def client_command(
         metavar="SECONDS",
         help="How long to wait for an answer.",
     )
+    @tls_options
     @click.option("--json", "as_json", is_flag=True, help="Answer in JSON.")
     @click.option("--debug", is_flag=True, help="Show where a failure came from.")
     @functools.wraps(function)
@@ -80,6 +112,7 @@ def client_command(
             namespace=str(options.pop("namespace")),
             group=None if (group := options.pop("group")) is None else str(group),
             timeout_s=float(str(options.pop("timeout"))),
+            tls=tls_of(options),
             json=bool(options.pop("as_json")),
             debug=bool(options.pop("debug")),
         )

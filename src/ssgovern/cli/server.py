@@ -104,9 +104,19 @@ def server(
     config = load_config(config_file, os.environ, flags)
     source = "" if config_file is None else str(config_file)
     if check:
+        _check_tls(config)
         _show(config, as_json=as_json)
         return EXIT_OK
     return run_server(config, source, failpoints)
+
+
+def _check_tls(config: ServerConfig) -> None:
+    """Read the files as a start would. Raises ConfigError."""
+    if config.tls.cert:
+        from ssgovern.node.tls import NodeTls
+        from ssgovern.runtime.real import RealRuntime
+
+        NodeTls(config.tls, RealRuntime().wall_ms)
 
 
 def _show(config: ServerConfig, *, as_json: bool) -> None:

@@ -167,8 +167,12 @@ class NodeTls:
 
     def _tell_of_expiry(self) -> None:
         now_ms = self._wall_ms()
-        left_ms = self.material.facts.not_after.timestamp() * 1000.0 - now_ms
-        if left_ms > limits.TLS_EXPIRY_TOLD_DAYS * 24 * 3_600_000:
+        facts = self.material.facts
+        left_ms = facts.not_after.timestamp() * 1000.0 - now_ms
+        # Those that live for hours only are renewed when a third of that is left, or a half.
+        life = facts.not_after - facts.not_before
+        told_ms = min(limits.TLS_EXPIRY_TOLD_DAYS * 86_400.0, life.total_seconds() / 4) * 1000.0
+        if left_ms > told_ms:
             return
         if self._warned_ms and now_ms - self._warned_ms < limits.TLS_EXPIRY_TOLD_MS:
             return
@@ -178,5 +182,5 @@ class NodeTls:
             "the certificate in %s %s at %s: put a new one there, no restart is needed",
             self._config.cert,
             verb,
-            self.material.facts.not_after,
+            facts.not_after,
         )
