@@ -478,9 +478,10 @@ class ClusterNode(Node):
 
     def _on_link_lost(self, node: NodeId) -> None:
         self.host.on_lost(node)
-        if self._handing_over is not None and self._is_alone():
+        waits = self._handing_over
+        if waits is not None and not waits.expired() and self._is_alone():
             # All nodes are stopping: there is nobody to wait for.
-            self._handing_over.reschedule(asyncio.get_running_loop().time())
+            waits.reschedule(asyncio.get_running_loop().time())
 
     def _on_role(self) -> None:
         self.member.wake()
