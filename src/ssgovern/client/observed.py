@@ -159,14 +159,17 @@ class SessionPage:
 # --- events -------------------------------------------------------------------------------
 
 
-_KINDS = {kind.value: kind for kind in EventKind}
+_KINDS = {
+    number: EventKind(name.removeprefix("EVENT_").lower())
+    for name, number in native_pb2.EventKind.items()
+    if number
+}
 
 
 def event_of(said: native_pb2.Event) -> Event:
     """Return an event as it came."""
-    name = native_pb2.EventKind.Name(said.kind).removeprefix("EVENT_").lower()
     return Event(
-        _KINDS.get(name, EventKind.MISSED),
+        _KINDS.get(said.kind, EventKind.MISSED),
         said.time_ms,
         LogPosition(said.epoch, said.revision),
         said.shard,
