@@ -38,9 +38,11 @@ if TYPE_CHECKING:
         NotFoundError,
         NotOwnerError,
         OverloadedError,
+        PermissionDeniedError,
         Retry,
         RevisionConflictError,
         SsGovernError,
+        UnauthenticatedError,
         UnavailableError,
     )
     from ssgovern.model import Instance, ServiceKey, Status
@@ -60,6 +62,7 @@ __all__ = [
     "NotFoundError",
     "NotOwnerError",
     "OverloadedError",
+    "PermissionDeniedError",
     "PrefixSubscription",
     "Registration",
     "Registry",
@@ -73,6 +76,7 @@ __all__ = [
     "Strategy",
     "Subscription",
     "Tls",
+    "UnauthenticatedError",
     "UnavailableError",
     "__version__",
     "blocking",
@@ -94,6 +98,7 @@ _HOMES = {
     "NotFoundError": "ssgovern.errors",
     "NotOwnerError": "ssgovern.errors",
     "OverloadedError": "ssgovern.errors",
+    "PermissionDeniedError": "ssgovern.errors",
     "PrefixSubscription": "ssgovern.client.subscription",
     "Registration": "ssgovern.client.registration",
     "Registry": "ssgovern.client.registry",
@@ -107,6 +112,7 @@ _HOMES = {
     "Strategy": "ssgovern.client.balancer",
     "Subscription": "ssgovern.client.subscription",
     "Tls": "ssgovern.client.tls",
+    "UnauthenticatedError": "ssgovern.errors",
     "UnavailableError": "ssgovern.errors",
     "connect": "ssgovern.client.registry",
 }

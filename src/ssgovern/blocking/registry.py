@@ -271,6 +271,7 @@ def connect(
     on_connection: client.OnConnection | None = None,
     runtime: Runtime | None = None,
     tls: TlsOption = False,
+    token: str | None = None,
 ) -> Registry:
     """Return a client of the registry, to be used with `with`. See `ssgovern.connect`.
 
@@ -287,5 +288,6 @@ def connect(
             on_connection=on_connection,
             runtime=runtime,
             tls=tls,
+            token=token,
         )
     )

@@ -23,7 +23,12 @@ from ssgovern.client.shard_map import MAP_GAP, ClientMap, MapChange, MapGap
 from ssgovern.client.spread import Spread
 from ssgovern.client.values import ConnectionState
 from ssgovern.client.watches import REBALANCE_FIRST_S, REBALANCE_LAST_S, Watches
-from ssgovern.errors import SsGovernError, UnavailableError, UnsupportedTypeError
+from ssgovern.errors import (
+    SsGovernError,
+    UnauthenticatedError,
+    UnavailableError,
+    UnsupportedTypeError,
+)
 from ssgovern.model import NodeId, ServiceKey, shard_of
 from ssgovern.runtime import Runtime
 from ssgovern.transport.channel import Channel
@@ -63,6 +68,8 @@ class Nodes:
         self.links = Links(hello, runtime, self, tls)
         self._claims = Claims(holdings, self.map, runtime, self.want_map)
         self.home: Link | None = None
+        self.refused = ""
+        """Why the last node that was dialled knows nobody by the token."""
         """Where the map comes from, and what is the same at all nodes is asked."""
         self.changed = asyncio.Event()
         """Set while there is something to see for those who wait for a connection."""
@@ -210,6 +217,7 @@ class Nodes:
 
     def on_hello(self, link: Link, address: Address, hello: native_pb2.HelloResponse) -> None:
         """See whether a node is of our cluster. Raises UnavailableError if it is not."""
+        self.refused = ""
         ours = self.map.cluster_id
         if not hello.cluster_id:
             # Of a cluster that has yet to be founded, or that it has yet to hear of.
@@ -272,6 +280,9 @@ class Nodes:
 
     def on_unreachable(self, link: Link | None, address: Address, cause: SsGovernError) -> None:
         """Try elsewhere."""
+        if isinstance(cause, UnauthenticatedError):
+            self.refused = cause.message
+            self.changed.set()
         if link is not None:
             known = link.reason == str(cause)
             link.reason = str(cause)

@@ -20,6 +20,7 @@ from ssgovern.client.addresses import parse_addresses
 from ssgovern.client.administration import Administration
 from ssgovern.client.balancer import Strategy
 from ssgovern.client.cache import Cache
+from ssgovern.client.credentials import TokenSource
 from ssgovern.client.holdings import Holdings
 from ssgovern.client.listing import list_services
 from ssgovern.client.observing import Observing
@@ -83,6 +84,7 @@ class Registry(Administration, Observing):
         on_connection: OnConnection | None,
         runtime: Runtime,
         tls: TlsOption = False,
+        token: TokenSource | None = None,
     ) -> None:
         check_name("namespace", namespace)
         check_text("client_name", client_name, limits.CLIENT_NAME_BYTES_MAX)
@@ -106,6 +108,7 @@ class Registry(Administration, Observing):
             watches=self._watches,
             on_state=self._on_state,
             tls=dialler_of(tls),
+            token=token,
         )
         self._upkeep: asyncio.Task[None] | None = None
         self._keeping: asyncio.Task[None] | None = None
@@ -510,6 +513,7 @@ def connect(
     on_connection: OnConnection | None = None,
     runtime: Runtime | None = None,
     tls: TlsOption = False,
+    token: TokenSource | None = None,
 ) -> Registry:
     """Return a client of the registry, to be used with `async with`.
 
@@ -518,7 +522,8 @@ def connect(
     for each request, unless it names its own: long enough to see through that a node fails and
     another takes over. `on_connection` is called with each new state of
     the connection. `tls`: True for CAs of the system, the path of a CA's file, or a `Tls`; raises
-    InvalidArgumentError if what it names is of no use.
+    InvalidArgumentError if what it names is of no use. `token`: shows who asks, where access is
+    controlled; None: that of the environment, SS_GOVERN_TOKEN or the file SS_GOVERN_TOKEN_FILE.
     """
     return Registry(
         addresses,
@@ -530,6 +535,7 @@ def connect(
         on_connection=on_connection,
         runtime=RealRuntime() if runtime is None else runtime,
         tls=tls,
+        token=token,
     )
 
 

@@ -17,6 +17,7 @@ from google.protobuf.message import Message
 from ssgovern import limits
 from ssgovern.client.addresses import Address
 from ssgovern.client.backoff import Backoff
+from ssgovern.client.credentials import TokenSource, token_of
 from ssgovern.client.holdings import Holdings
 from ssgovern.client.links import Link, decode_or_give_up
 from ssgovern.client.nodes import Nodes
@@ -30,6 +31,7 @@ from ssgovern.errors import (
     Retry,
     ShardUnavailableError,
     SsGovernError,
+    UnauthenticatedError,
     UnavailableError,
 )
 from ssgovern.model import NodeId, ServiceKey, ShardId, session_id_of, shard_of
@@ -76,6 +78,7 @@ class Session:
         watches: Watches,
         on_state: Callable[[ConnectionState], None],
         tls: TlsDialler | None = None,
+        token: TokenSource | None = "",
     ) -> None:
         assert addresses, "checked where addresses are parsed"
         self._addresses = tuple(addresses)
@@ -90,6 +93,7 @@ class Session:
             client_name=client_name,
             session_id=self._session_id,
             session_secret=secret,
+            token=token_of(token, self._session_id),
         )
         self._nodes = Nodes(
             addresses,
@@ -360,6 +364,8 @@ class Session:
         if self._closed is not None:
             # A new one each time: one that is raised again and again collects tracebacks.
             raise ClosedError(self._closed.message)
+        if self._nodes.refused and self._nodes.home is None:
+            raise UnauthenticatedError(self._nodes.refused)
 
     async def _wait_for(self, node: NodeId, deadline: float) -> bool:
         """Wait until something changed that may help, with a connection to a node in the making.

@@ -81,6 +81,7 @@ def _client_of(node: Node, runtime: Runtime) -> Registry:
         client_name="ss-govern http",
         runtime=runtime,
         tls=node.tls or False,
+        token=node.access.internal_token,
     )
 
 

@@ -56,6 +56,7 @@ class Client(Protocol):
 
     subscriptions: dict[int, Target]
     client_name: str
+    token: str
 
     @property
     def can_take(self) -> bool: ...
@@ -121,6 +122,7 @@ class ClientRelay:
         self.secret = secret
         self.client: Client | None = client
         self._name = client.client_name
+        self._token = client.token
         self.links: dict[NodeId, RelayLink] = {}
         self._held: dict[ShardId, dict[ServiceKey, dict[str, None]]] = {}
         self._held_count = 0
@@ -154,6 +156,10 @@ class ClientRelay:
     @property
     def client_name(self) -> str:
         return self._name
+
+    @property
+    def token(self) -> str:
+        return self._token if self.client is None else self.client.token
 
     @property
     def heard_ms(self) -> float:

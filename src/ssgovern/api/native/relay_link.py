@@ -43,6 +43,10 @@ class LinkOwner(Protocol):
     def secret(self) -> bytes: ...
 
     @property
+    def token(self) -> str:
+        """What the client showed: the other node is to know it by the same."""
+
+    @property
     def client_name(self) -> str: ...
 
     @property
@@ -172,6 +176,7 @@ class RelayLink:
             client_name=owner.client_name,
             session_id=owner.session_id,
             session_secret=owner.secret,
+            token=owner.token,
         ).SerializeToString()
 
     async def _keep(self, channel: Channel) -> None:
