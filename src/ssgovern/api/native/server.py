@@ -104,6 +104,8 @@ class NativeServer:
         self._strangers_spare = 0 if peers is None else limits.PEER_CONNECTIONS_MAX
         self.access = access or Access(lambda: 0, bytes)
         self._administer = administer
+        self._rights_changed: dict[Principal, None] = {}
+        self._rights_due = False
         self.access.listeners.append(self._on_access)
         self._guard()
         self._loop = asyncio.get_running_loop()
@@ -196,6 +198,10 @@ class NativeServer:
         """Close who said no hello and who takes nothing. To be called about once a second."""
         now_ms = self.now_ms()
         self.access.look()
+        if self._rights_due:
+            self._rights_due = False
+            changed, self._rights_changed = list(self._rights_changed), {}
+            rights.look_again(self.access, list(self._connections), changed)
         for connection, deadline_ms in list(self._strangers.items()):
             if now_ms < deadline_ms:
                 break
@@ -218,8 +224,11 @@ class NativeServer:
             self.handlers = rights.guarded(type(self).handlers)
 
     def _on_access(self, changed: Sequence[Principal]) -> None:
+        """Requests are judged anew from now on; who is to go goes with the next sweep, so that
+        whoever asked for the change hears of it first."""
         self._guard()
-        rights.look_again(self.access, list(self._connections), changed)
+        self._rights_changed.update(dict.fromkeys(changed))
+        self._rights_due = True
 
     # --- Host ------------------------------------------------------------------------------
 
