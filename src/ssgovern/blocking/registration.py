@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from types import TracebackType
-from typing import Self
+from typing import Literal, Self, overload
 
 from ssgovern.blocking.thread import LoopThread
 from ssgovern.client.registration import Registration as AsyncRegistration
+from ssgovern.client.subscribers import Release
 from ssgovern.model import Instance, ServiceKey, Status
 
 
@@ -36,9 +37,25 @@ class Registration:
         """The shard's revision of that."""
         return self._registration.revision
 
-    def deregister(self, *, timeout: float | None = None) -> bool:
-        """Remove the instance; return whether it was still there."""
+    @overload
+    def deregister(self, *, wait: Literal[False] = False, timeout: float | None = None) -> bool: ...
+
+    @overload
+    def deregister(self, *, wait: Literal[True], timeout: float | None = None) -> Release: ...
+
+    def deregister(self, *, wait: bool = False, timeout: float | None = None) -> bool | Release:
+        """Remove the instance; with `wait`, wait until every live subscriber knows."""
+        if wait:
+            return self._thread.call(self._registration.deregister(wait=True, timeout=timeout))
         return self._thread.call(self._registration.deregister(timeout=timeout))
+
+    def drain(
+        self, *, deregister: bool = True, grace: float = 0.0, timeout: float | None = None
+    ) -> Release:
+        """Take the instance out of traffic, wait until every live subscriber knows, remove it."""
+        return self._thread.call(
+            self._registration.drain(deregister=deregister, grace=grace, timeout=timeout)
+        )
 
     def update(
         self,

@@ -14,6 +14,7 @@ from typing import Self
 
 from ssgovern.blocking.administration import Administration
 from ssgovern.blocking.registration import Registration
+from ssgovern.blocking.releasing import Releasing
 from ssgovern.blocking.subscription import PrefixSubscription, Subscription
 from ssgovern.blocking.thread import CLOSE_TIMEOUT_S, LoopThread
 from ssgovern.client import registry as client
@@ -25,7 +26,7 @@ from ssgovern.model import DEFAULT_GROUP, DEFAULT_NAMESPACE, Instance, Status
 from ssgovern.runtime import Runtime
 
 
-class Registry(Administration):
+class Registry(Administration, Releasing):
     """See `ssgovern.Registry`. Made by `connect`, used with `with`."""
 
     def __init__(self, make: Callable[[], client.Registry]) -> None:
@@ -271,7 +272,6 @@ def connect(
     on_connection: client.OnConnection | None = None,
     runtime: Runtime | None = None,
     tls: TlsOption = False,
-    token: str | None = None,
 ) -> Registry:
     """Return a client of the registry, to be used with `with`. See `ssgovern.connect`.
 
@@ -288,6 +288,5 @@ def connect(
             on_connection=on_connection,
             runtime=runtime,
             tls=tls,
-            token=token,
         )
     )

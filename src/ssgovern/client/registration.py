@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Literal, Self, overload
 
 from ssgovern import limits
 from ssgovern.client.holdings import registration
+from ssgovern.client.subscribers import Release
 from ssgovern.errors import InvalidArgumentError, LimitExceededError
 from ssgovern.model import (
     Instance,
@@ -47,10 +48,43 @@ class Registration:
     def __repr__(self) -> str:
         return f"<Registration {self.key} {self.instance.id} revision={self.revision}>"
 
-    async def deregister(self, *, timeout: float | None = None) -> bool:
-        """Remove the instance; return whether it was still there."""
-        return await self._registry.deregister(
-            self.key.service, self.instance.id, group=self.key.group, timeout=timeout
+    @overload
+    async def deregister(
+        self, *, wait: Literal[False] = False, timeout: float | None = None
+    ) -> bool: ...
+
+    @overload
+    async def deregister(self, *, wait: Literal[True], timeout: float | None = None) -> Release: ...
+
+    async def deregister(
+        self, *, wait: bool = False, timeout: float | None = None
+    ) -> bool | Release:
+        """Remove the instance; return whether it was still there.
+
+        With `wait`: until every live subscriber knows; see `Registry.release`.
+        """
+        service, name, group = self.key.service, self.instance.id, self.key.group
+        if wait:
+            return await self._registry.release(service, name, group=group, timeout=timeout)
+        return await self._registry.deregister(service, name, group=group, timeout=timeout)
+
+    async def drain(
+        self,
+        *,
+        deregister: bool = True,
+        grace: float = 0.0,
+        timeout: float | None = None,
+    ) -> Release:
+        """Say that the instance is stopping, wait until every live subscriber knows, finish for
+        `grace` seconds, remove it and wait for that, too; see `Registry.drain`.
+        """
+        return await self._registry.drain(
+            self.key.service,
+            self.instance.id,
+            group=self.key.group,
+            deregister=deregister,
+            grace=grace,
+            timeout=timeout,
         )
 
     async def update(

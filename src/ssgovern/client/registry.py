@@ -26,6 +26,7 @@ from ssgovern.client.listing import list_services
 from ssgovern.client.observing import Observing
 from ssgovern.client.registering import Registering
 from ssgovern.client.registration import Registration, check_pairs, check_revision, checked
+from ssgovern.client.releasing import Releasing
 from ssgovern.client.session import Session
 from ssgovern.client.subscription import PrefixSubscription, Subscription
 from ssgovern.client.tls import TlsOption, dialler_of
@@ -66,7 +67,7 @@ CACHE_CLOSE_TIMEOUT_S = 5.0
 OnConnection = Callable[[ConnectionState], None]
 
 
-class Registry(Administration, Observing):
+class Registry(Administration, Observing, Releasing):
     """A client of the registry. Made by `connect`, used with `async with`.
 
     Entering it does not wait for a node: the first request does, up to its deadline.
@@ -307,6 +308,18 @@ class Registry(Administration, Observing):
         key = self._key(service, group)
         check_name("instance id", instance_id)
         check_revision(if_revision)
+        deadline = self._deadline(timeout)
+        response = await self._deregister(key, instance_id, any_owner, if_revision, deadline)
+        return response.removed
+
+    async def _deregister(
+        self,
+        key: ServiceKey,
+        instance_id: str,
+        any_owner: bool,
+        if_revision: int,
+        deadline: float,
+    ) -> native_pb2.DeregisterResponse:
         if not if_revision:
             # Before it is sent: whatever becomes of the request, the caller wants it gone, and
             # a lost session must not bring it back.
@@ -321,12 +334,12 @@ class Registry(Administration, Observing):
             MessageType.DEREGISTER,
             request,
             native_pb2.DeregisterResponse,
-            self._deadline(timeout),
+            deadline,
             repeatable=not if_revision,
             key=key,
         )
         self._holdings.drop(key, instance_id)
-        return response.removed
+        return response
 
     async def update(
         self,

@@ -73,7 +73,17 @@ class _Lack(NamedTuple):
 class Wait:
     """One who waits until everybody has applied a position."""
 
-    __slots__ = ("answer", "asked", "deadline_s", "is_over", "key", "lack", "position", "target")
+    __slots__ = (
+        "answer",
+        "asked",
+        "deadline_s",
+        "have_said",
+        "is_over",
+        "key",
+        "lack",
+        "position",
+        "target",
+    )
 
     def __init__(
         self, key: ServiceKey, position: LogPosition, deadline_s: float, answer: Answer
@@ -88,6 +98,8 @@ class Wait:
         """Who lacked it when it was last looked; None: to be found out."""
         self.asked: dict[Subscriber, float] = {}
         """Who was asked to say it, and when; at infinity if told it again besides."""
+        self.have_said: dict[Subscriber, None] = {}
+        """Who has said it meanwhile, whether or not that is still kept."""
         self.is_over = False
 
     def __repr__(self) -> str:
@@ -166,6 +178,7 @@ class AppliedPositions:
             if wait.lack is None or wait.target is None or position < wait.target:
                 continue
             wait.lack.connected.pop(subscriber, None)
+            wait.have_said[subscriber] = None
             if not wait.lack:
                 self.wake()
 
@@ -260,12 +273,12 @@ class AppliedPositions:
         lack = wait.lack
         if lack is not None:
             self._forget_gone(wait.key, lack)
+            lack.departed[:] = [
+                each for each in lack.departed if self._counts(each, wait.key, now_s)
+            ]
         if not lack:
-            lack = wait.lack = self._lacking(wait.key, wait.target, now_s)
-        else:
-            lack.departed[:] = [each for each in lack.departed if self._counts(each, now_s)]
-            if not lack:
-                lack = wait.lack = self._lacking(wait.key, wait.target, now_s)
+            # Also when nobody is left: others may have come or gone meanwhile.
+            lack = wait.lack = self._lacking(wait, now_s)
         if lack:
             self._see_to(wait, lack, now_s)
         return not lack
@@ -286,25 +299,33 @@ class AppliedPositions:
             return position
         return min(position, position_at(state, service.revision))
 
-    def _lacking(self, key: ServiceKey, target: LogPosition, now_s: float) -> _Lack:
+    def _lacking(self, wait: Wait, now_s: float) -> _Lack:
+        key, target = wait.key, wait.target or wait.position
         connected = {
             each: None
             for each in self._audience(key)
-            if each.applied is not None and each.applied.get(key, ORIGIN) < target
+            if each.applied is not None
+            and each.applied.get(key, ORIGIN) < target
+            and each not in wait.have_said
         }
         departed = [
             each
-            for each in self._departed.values()
+            for subscriber, each in self._departed.items()
             if each.applied.get(key, ORIGIN) < target
+            and subscriber not in wait.have_said
             and any(_covers(followed, key) for followed in each.targets)
-            and self._counts(each, now_s)
-            and not self._is_back(each, key)
+            and self._counts(each, key, now_s)
         ]
         return _Lack(connected, departed)
 
-    def _counts(self, departed: _Departed, now_s: float) -> bool:
+    def _counts(self, departed: _Departed, key: ServiceKey, now_s: float) -> bool:
         session = self._registry.sessions.find(departed.session_id)
-        return session is not None and not session.ended and now_s < departed.until_s
+        return (
+            session is not None
+            and not session.ended
+            and now_s < departed.until_s
+            and not self._is_back(departed, key)
+        )
 
     def _is_back(self, departed: _Departed, key: ServiceKey) -> bool:
         """Whether it follows the service again, here: then it counts as any other."""
@@ -366,8 +387,7 @@ class AppliedPositions:
         key = wait.key
         audience = self._audience(key)
         silent = [each for each in audience if each.applied is None]
-        target = wait.target or wait.position
-        lack = self._lacking(key, target, now_s)
+        lack = self._lacking(wait, now_s)
         named = limits.AWAIT_APPLIED_NAMED_MAX
         response = applied_pb2.AwaitAppliedResponse(
             applied=not lack and wait.target is not None,
