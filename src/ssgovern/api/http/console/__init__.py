@@ -1,0 +1,1 @@
+"""The console: pages that show the cluster live and let an operator act on it."""
