@@ -39,9 +39,11 @@ if TYPE_CHECKING:
         NotFoundError,
         NotOwnerError,
         OverloadedError,
+        PermissionDeniedError,
         Retry,
         RevisionConflictError,
         SsGovernError,
+        UnauthenticatedError,
         UnavailableError,
     )
     from ssgovern.model import Instance, ServiceKey, Status
@@ -62,6 +64,7 @@ __all__ = [
     "NotFoundError",
     "NotOwnerError",
     "OverloadedError",
+    "PermissionDeniedError",
     "PrefixSubscription",
     "Registration",
     "Registry",
@@ -78,6 +81,7 @@ __all__ = [
     "Subscriber",
     "Subscription",
     "Tls",
+    "UnauthenticatedError",
     "UnavailableError",
     "__version__",
     "blocking",
@@ -100,6 +104,7 @@ _HOMES = {
     "NotFoundError": "ssgovern.errors",
     "NotOwnerError": "ssgovern.errors",
     "OverloadedError": "ssgovern.errors",
+    "PermissionDeniedError": "ssgovern.errors",
     "PrefixSubscription": "ssgovern.client.subscription",
     "Registration": "ssgovern.client.registration",
     "Registry": "ssgovern.client.registry",
@@ -116,6 +121,7 @@ _HOMES = {
     "Subscriber": "ssgovern.client.subscribers",
     "Subscription": "ssgovern.client.subscription",
     "Tls": "ssgovern.client.tls",
+    "UnauthenticatedError": "ssgovern.errors",
     "UnavailableError": "ssgovern.errors",
     "connect": "ssgovern.client.registry",
 }

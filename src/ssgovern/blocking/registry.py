@@ -272,6 +272,7 @@ def connect(
     on_connection: client.OnConnection | None = None,
     runtime: Runtime | None = None,
     tls: TlsOption = False,
+    token: str | None = None,
 ) -> Registry:
     """Return a client of the registry, to be used with `with`. See `ssgovern.connect`.
 
@@ -288,5 +289,6 @@ def connect(
             on_connection=on_connection,
             runtime=runtime,
             tls=tls,
+            token=token,
         )
     )
