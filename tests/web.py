@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
 import httpx
@@ -14,12 +14,13 @@ from rig import Answer, Rig, Wire
 from ssgovern.api.http.front import Front
 from ssgovern.api.native.namespaces import page_of_namespaces
 from ssgovern.errors import SsGovernError, UnavailableError
-from ssgovern.model import NodeId, ServiceKey, ShardId
+from ssgovern.model import NodeId, Outcome, ServiceKey, ShardId
+from ssgovern.runtime.real import RealRuntime
 from ssgovern.service.placement import Standalone
 from ssgovern.service.registry import RegistryService
-from ssgovern.wire.codec import key_to_wire
+from ssgovern.wire.codec import error_to_wire, key_to_wire
 from ssgovern.wire.frames import MessageType
-from ssgovern.wire.pb import native_pb2
+from ssgovern.wire.pb import applied_pb2, native_pb2
 
 T = TypeVar("T")
 M = TypeVar("M", bound=Message)
@@ -33,6 +34,8 @@ class FarNodes:
         self.asked: list[MessageType] = []
         self.fails: SsGovernError | None = None
         """What is raised instead of an answer."""
+        self.subscribers = applied_pb2.SubscribersResponse()
+        self.applied = applied_pb2.AwaitAppliedResponse(applied=True)
 
     async def call(
         self,
@@ -64,9 +67,55 @@ class FarNodes:
                 found = registry.list_services(request)
             case MessageType.NAMESPACES:
                 found = page_of_namespaces(registry.directory, request)
+            case MessageType.REGISTER:
+                found = self._register(request)
+            case MessageType.UPDATE:
+                outcome, position = self._change(registry.update, request)
+                found = native_pb2.UpdateResponse(epoch=position[0], revision=position[1])
+                found.instance.ParseFromString(outcome.encoded)
+            case MessageType.DEREGISTER:
+                outcome, position = self._change(registry.deregister, request)
+                found = native_pb2.DeregisterResponse(
+                    epoch=position[0], revision=position[1], removed=outcome.removed
+                )
+            case MessageType.RENEW:
+                found = registry.leases.renew(request, self._rig.now_ms)
+            case MessageType.CLUSTER_COMMAND:
+                found = native_pb2.ClusterCommandResponse(
+                    sentence=f"decided: {request.WhichOneof('command')}"
+                )
+            case MessageType.SUBSCRIBERS:
+                found = self.subscribers
+            case MessageType.AWAIT_APPLIED:
+                found = self.applied
             case _:
                 raise AssertionError(f"nobody said what {type_!r} is answered with")
         return found  # type: ignore[no-any-return]
+
+    def _register(self, request: native_pb2.RegisterRequest) -> native_pb2.RegisterResponse:
+        answer = Answer()
+        self._rig.registry.leases.register(request, answer, Answer(), self._rig.now_ms)
+        self._rig.commit()
+        response = native_pb2.RegisterResponse()
+        for (proposal, outcome), each in zip(answer.outcomes, request.registrations, strict=True):
+            result = response.results.add(
+                instance_id=each.instance.id, epoch=proposal.epoch, revision=proposal.revision
+            )
+            if outcome.error is not None:
+                result.error.CopyFrom(error_to_wire(outcome.error))
+        return response
+
+    def _change(
+        self, ask: Callable[..., None], request: Message
+    ) -> tuple[Outcome, tuple[int, int]]:
+        answer = Answer()
+        session, _, _ = self._rig.hello("gateway", Wire("gateway"))
+        ask(session, request, answer)
+        self._rig.commit()
+        [(proposal, outcome)] = answer.outcomes
+        if outcome.error is not None:
+            raise outcome.error
+        return outcome, (proposal.epoch, proposal.revision)
 
     async def ask(
         self, node: NodeId, type_: int, request: Message, answer: type[M], *, timeout_ms: int = 0
@@ -99,6 +148,7 @@ class Site:
         self.is_starting = False
         self.why_not = ""
         self.gateway = FarNodes(self.rig)
+        self.runtime = RealRuntime()
         self.front = Front(self, hosts=("site.example",))
         self._session, _, _ = self.rig.hello("app", Wire("app"))
 
@@ -149,16 +199,19 @@ class Site:
         self,
         target: str,
         method: str = "GET",
-        headers: dict[str, str] | None = None,
+        headers: Mapping[str, str | bytes] | None = None,
         base: str = "http://127.0.0.1:7421",
         json: Any = None,
+        content: bytes | None = None,
     ) -> httpx.Response:
         """Ask without a socket."""
 
         async def asking() -> httpx.Response:
             transport = httpx.ASGITransport(app=self.front)
             async with httpx.AsyncClient(transport=transport, base_url=base) as client:
-                return await client.request(method, target, headers=headers, json=json)
+                return await client.request(
+                    method, target, headers=headers, json=json, content=content
+                )
 
         return asyncio.run(asking())
 

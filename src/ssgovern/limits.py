@@ -164,8 +164,10 @@ HTTP_STREAM_BEAT_MS = 10_000
 """A stream in which nothing happens says so, so that either end sees that the other is gone."""
 HTTP_EVENT_INSTANCES_MAX = 500
 """Instances in one event of a stream; a larger list comes in parts."""
-HTTP_RENEWALS_MAX = 1_000
+HTTP_RENEWALS_MAX = 500
 """Leases renewed by one request."""
+HTTP_LEASE_CHARS_MAX = 64
+"""A lease as a header or a body carries it."""
 
 # --- access -------------------------------------------------------------------------------
 ACCESS_USERS_MAX = 1_000

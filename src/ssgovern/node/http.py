@@ -7,6 +7,7 @@ before recovery begins and until everything else has ended, so that a supervisor
 
 from __future__ import annotations
 
+from ssgovern.api.http.console.console import Console
 from ssgovern.api.http.front import Front
 from ssgovern.api.http.gateway import Gateway
 from ssgovern.api.http.server import HttpServer
@@ -35,12 +36,14 @@ from ssgovern.wire.pb import native_pb2
 class HttpPort:
     """What serves HTTP for a node, and what it asks other nodes with. `stop` it once."""
 
-    def __init__(self, server: HttpServer, gateway: Gateway) -> None:
+    def __init__(self, front: Front, server: HttpServer, gateway: Gateway) -> None:
+        self._front = front
         self._server = server
         self._gateway = gateway
 
     async def stop(self) -> None:
         """Let what is under way end, then close everything."""
+        self._front.stop()
         await self._server.stop()
         await self._gateway.close()
 
@@ -48,8 +51,9 @@ class HttpPort:
 async def open_http(node: Node, config: HttpConfig, runtime: Runtime) -> HttpPort:
     """Open the port. Raises ConfigError if the address cannot be had."""
     gateway = Gateway(lambda: _client_of(node, runtime))
-    backend = NodeBackend(node, gateway)
-    front = Front(backend, (config.host.lower(),) if is_loopback(config.host) else None)
+    backend = NodeBackend(node, gateway, runtime)
+    hosts = (config.host.lower(),) if is_loopback(config.host) else None
+    front = Front(backend, hosts, Console(backend, runtime.wall_ms))
     server = HttpServer(front, runtime.wall_ms)
     tls = node.tls
     parts: list[Part] = [NodeMetrics(node), lambda: _of_http(front, server)]
@@ -66,7 +70,7 @@ async def open_http(node: Node, config: HttpConfig, runtime: Runtime) -> HttpPor
             f"cannot listen on {config.host}:{config.port} for HTTP: {error.strerror or error}; "
             "name another address with --http-host, --http-port, or --http-port 0 for none"
         ) from error
-    return HttpPort(server, gateway)
+    return HttpPort(front, server, gateway)
 
 
 def _client_of(node: Node, runtime: Runtime) -> Registry:
@@ -98,9 +102,10 @@ def _of_http(front: Front, server: HttpServer) -> Families:
 class NodeBackend:
     """A node, as HTTP sees it (`api.http.backend.Backend`)."""
 
-    def __init__(self, node: Node, gateway: Gateway) -> None:
+    def __init__(self, node: Node, gateway: Gateway, runtime: Runtime) -> None:
         self._node = node
         self.gateway = gateway
+        self.runtime = runtime
         self._metrics = Metrics()
 
     def show(self, metrics: Metrics) -> None:

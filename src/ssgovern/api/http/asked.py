@@ -16,6 +16,7 @@ from pydantic import BaseModel, ValidationError
 from starlette.types import Receive, Scope
 
 from ssgovern import limits
+from ssgovern.api.http.problems import RefusedError
 from ssgovern.errors import (
     InvalidArgumentError,
     LimitExceededError,
@@ -109,7 +110,7 @@ def query_of(kind: type[M], text: str) -> M:
 async def body_of(kind: type[M], receive: Receive, headers: Mapping[str, str]) -> M:
     """Return the body of a request; an empty one is an empty object.
 
-    Raises InvalidArgumentError, LimitExceededError, UnsupportedTypeError.
+    Raises InvalidArgumentError, or RefusedError for one that is too long or of another type.
     """
     raw = await _read(receive)
     if not raw:
@@ -117,10 +118,11 @@ async def body_of(kind: type[M], receive: Receive, headers: Mapping[str, str]) -
     else:
         media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
         if media_type not in (JSON_MEDIA_TYPE, PATCH_MEDIA_TYPE):
-            raise UnsupportedTypeError(
+            error = UnsupportedTypeError(
                 f"a body is {JSON_MEDIA_TYPE}, not {media_type[:100] or 'of no type'}",
                 field="content-type",
             )
+            raise RefusedError(error, 415)
     try:
         return kind.model_validate_json(raw, strict=True)
     except ValidationError as error:
@@ -137,11 +139,9 @@ async def _read(receive: Receive) -> bytes:
         parts.append(message.get("body", b""))
         size_bytes += len(parts[-1])
         if size_bytes > limits.HTTP_BODY_BYTES_MAX:
-            raise LimitExceededError(
-                f"the body exceeds {limits.HTTP_BODY_BYTES_MAX} bytes",
-                field="body",
-                limit=limits.HTTP_BODY_BYTES_MAX,
-            )
+            most = limits.HTTP_BODY_BYTES_MAX
+            error = LimitExceededError(f"the body exceeds {most} bytes", field="body", limit=most)
+            raise RefusedError(error, 413)
         if not message.get("more_body", False):
             return b"".join(parts)
 

@@ -12,6 +12,8 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from ssgovern import limits
+from ssgovern.api.http.bodies import StatusName
+from ssgovern.model import SHARDS
 
 Name = Annotated[str, Field(max_length=limits.NAME_BYTES_MAX)]
 Pair = Annotated[
@@ -104,6 +106,14 @@ class InstanceQuery(Query):
     )
 
 
+class SubscribersQuery(Query):
+    """How many subscribers."""
+
+    limit: int = Field(
+        default=limits.HTTP_PAGE_DEFAULT, ge=1, le=limits.HTTP_PAGE_MAX, description="at most"
+    )
+
+
 # --- bodies -------------------------------------------------------------------------------
 
 
@@ -111,3 +121,97 @@ class Ask(BaseModel):
     """The body of a request. This one is empty."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+Metadata = Annotated[dict[str, str], Field(max_length=limits.METADATA_PAIRS_MAX)]
+Weight = Annotated[float, Field(ge=0.0, le=limits.WEIGHT_MAX)]
+Ttl = Annotated[int, Field(ge=limits.LEASE_TTL_MS_MIN, le=limits.LEASE_TTL_MS_MAX)]
+Id = Annotated[int, Field(ge=1, le=(1 << 31) - 1)]
+
+
+class InstanceAsk(Ask):
+    """An instance to register."""
+
+    host: str = Field(min_length=1, max_length=limits.HOST_BYTES_MAX)
+    port: int = Field(ge=1, le=65535)
+    weight: Weight = 100.0
+    status: StatusName = "up"
+    zone: str = Field(default="", max_length=limits.ZONE_BYTES_MAX)
+    version: str = Field(default="", max_length=limits.VERSION_BYTES_MAX)
+    metadata: Metadata = {}
+    ephemeral: bool = Field(
+        default=True,
+        description="it has a lease and is gone without it; false: it stays until deregistered",
+    )
+    ttl_ms: Ttl = Field(
+        default=limits.LEASE_TTL_MS_DEFAULT, description="of the lease, which ends without renewal"
+    )
+
+
+class NewInstanceAsk(InstanceAsk):
+    """An instance to register under an id that it brings or is given."""
+
+    id: Name = Field(default="", description="empty: host:port")
+
+
+class PatchAsk(Ask):
+    """What to change of an instance (RFC 7396); what is left out stays."""
+
+    weight: Weight = Field(default=0.0)
+    status: StatusName = Field(default="up", description="what the instance says of itself")
+    enabled: bool = Field(
+        default=True,
+        description="what an operator decides; it survives that the instance registers again",
+    )
+    metadata: (
+        Annotated[dict[str, str | None], Field(max_length=2 * limits.METADATA_PAIRS_MAX)] | None
+    ) = Field(default=None, description="pairs to set, or with null to remove; null: all removed")
+
+
+class RenewalAsk(Ask):
+    """One lease to renew."""
+
+    namespace: Name
+    group: Name
+    service: Name = Field(description="one in which the lease keeps an instance")
+    lease: str = Field(max_length=limits.HTTP_LEASE_CHARS_MAX, description="as it was given out")
+
+
+class RenewalsAsk(Ask):
+    """Leases to renew."""
+
+    leases: list[RenewalAsk] = Field(max_length=limits.HTTP_RENEWALS_MAX)
+
+
+class DrainAsk(Ask):
+    """How to take an instance out of traffic."""
+
+    timeout_ms: int = Field(
+        default=15_000, ge=0, le=limits.HTTP_WAIT_MS, description="how long to wait for subscribers"
+    )
+    deregister: bool = Field(
+        default=False, description="remove it, too, after every live subscriber knows"
+    )
+
+
+class NodeAsk(Ask):
+    """A node of the cluster."""
+
+    node: Id
+
+
+class TransferAsk(Ask):
+    """Which shard is to have which primary."""
+
+    shard: int = Field(ge=0, lt=SHARDS)
+    to: Id = Field(description="id of the node")
+
+
+class SettingsAsk(Ask):
+    """Settings of the cluster; what is left out stays."""
+
+    copies: int | None = Field(default=None, ge=1, le=100)
+    min_in_sync: int | None = Field(default=None, ge=1, le=100)
+    moves_max: int | None = Field(default=None, ge=0, le=1_000_000)
+    fence_after_ms: int | None = Field(default=None, ge=0, le=86_400_000)
+    lost_after_ms: int | None = Field(default=None, ge=0, le=31_536_000_000 // 10)

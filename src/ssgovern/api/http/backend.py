@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from ssgovern.api.http.gateway import Gateway
+from ssgovern.runtime import Runtime
 from ssgovern.service.registry import RegistryService
 from ssgovern.wire.pb import native_pb2
 
@@ -19,6 +20,10 @@ class Backend(Protocol):
     @property
     def registry(self) -> RegistryService:
         """The registry. Raises UnavailableError before there is one, ShuttingDownError after."""
+
+    @property
+    def runtime(self) -> Runtime:
+        """The clock of the wall, and randomness for secrets."""
 
     @property
     def gateway(self) -> Gateway:

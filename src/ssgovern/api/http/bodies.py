@@ -103,6 +103,96 @@ class InstanceAnswer(Body):
     instance: Instance
 
 
+class Lease(Body):
+    """What keeps an instance registered."""
+
+    token: str = Field(description="who shows it, in the header Lease, is the owner: keep it")
+    ttl_ms: int = Field(description="it ends after so long without a renewal")
+    expires_at_ms: int = Field(description="renew before, by the node's clock; sooner is better")
+
+
+class Registered(Body):
+    """An instance that is registered."""
+
+    id: str
+    epoch: int
+    revision: int = Field(description="of this registration, in its shard")
+    lease: Lease | None = Field(description="null: it stays until it is deregistered")
+
+
+class Deregistered(Body):
+    """An instance that is not there any more."""
+
+    removed: bool = Field(description="false: there was none")
+    epoch: int
+    revision: int
+
+
+class Renewed(Body):
+    """A lease that has its full time again."""
+
+    ttl_ms: int
+    expires_at_ms: int
+
+
+class RenewalResult(Body):
+    """What became of one lease."""
+
+    renewed: bool
+    ttl_ms: int = Field(description="0: it was not renewed")
+    problem: Problem | None = Field(description="why it was not; null: it was")
+
+
+class Renewals(Body):
+    """What became of leases, in the order of the request."""
+
+    results: list[RenewalResult]
+
+
+class Subscriber(Body):
+    """Somebody who follows a service."""
+
+    session_id: str
+    client_name: str
+    address: str
+    node_id: int = Field(description="the node it is connected to")
+    says: bool = Field(description="it says what it has applied; if not, its client is older")
+    epoch: int
+    revision: int = Field(description="up to where it has applied the service; 0: not said")
+    behind_ms: int = Field(description="for how long it has lacked something; 0: it lacks nothing")
+    disconnected: bool = Field(description="its connection is lost, its session has not ended yet")
+
+
+class Subscribers(Body):
+    """Who follows a service, and what each has of it."""
+
+    namespace: str
+    group: str
+    service: str
+    subscribers: list[Subscriber]
+    complete: bool = Field(description="false: there are more, or a node did not answer")
+
+
+class Drained(Body):
+    """How far an instance is out of traffic."""
+
+    applied: bool = Field(description="every live subscriber knows that it is out of service")
+    removed: bool = Field(description="it was deregistered after that")
+    epoch: int
+    revision: int = Field(description="at which it went out of service")
+    subscribers: int
+    lacking: list[Subscriber] = Field(description="some of those who do not know yet")
+    lacking_total: int
+    silent_total: int = Field(description="those who do not say what they have applied")
+    unreachable_nodes: list[int] = Field(description="nodes that did not answer for theirs")
+
+
+class Decided(Body):
+    """What the cluster's controller decided."""
+
+    sentence: str
+
+
 class Namespace(Body):
     """An environment, isolated from all others."""
 

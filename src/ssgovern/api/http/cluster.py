@@ -1,14 +1,21 @@
-"""What can be read of the cluster over HTTP, as the node that answers knows it.
+"""The cluster over HTTP: how it is, as the node that answers knows it, and what it is told to do.
 
-Each function answers one operation and refuses to know paths, headers and sockets.
+Each function answers one operation and refuses to know paths, headers and sockets. Commands are
+the controller's to decide, whichever node is asked.
 """
 
 from __future__ import annotations
 
-from ssgovern.api.http import bodies
+from ssgovern.api.http import asks, bodies
 from ssgovern.api.http.answers import Answer
 from ssgovern.api.http.asked import Asked
 from ssgovern.api.http.desk import Desk
+from ssgovern.errors import InvalidArgumentError
+from ssgovern.wire.frames import MessageType
+from ssgovern.wire.pb import native_pb2
+
+_COMMAND_MS = 15_000
+"""A command waits for a controller to be elected, if need be, and for the log."""
 
 
 async def status(desk: Desk, _asked: Asked) -> Answer:
@@ -114,3 +121,57 @@ async def node_status(desk: Desk, _asked: Asked) -> Answer:
         not_ready=not_ready,
     )
     return Answer(body)
+
+
+# --- commands -----------------------------------------------------------------------------
+
+
+async def leave(desk: Desk, asked: Asked) -> Answer:
+    """Have everything moved away from a node, which is then removed for good."""
+    return await _command(desk, native_pb2.ClusterCommandRequest(leave=_node(asked)))
+
+
+async def stay(desk: Desk, asked: Asked) -> Answer:
+    """Take back that a node shall leave."""
+    return await _command(desk, native_pb2.ClusterCommandRequest(stay=_node(asked)))
+
+
+async def transfer_controller(desk: Desk, asked: Asked) -> Answer:
+    """Hand the controller's duty to another candidate."""
+    command = native_pb2.ClusterCommandRequest(transfer_controller=_node(asked))
+    return await _command(desk, command)
+
+
+def _node(asked: Asked) -> int:
+    assert isinstance(asked.body, asks.NodeAsk), "the operation says what is asked"
+    return asked.body.node
+
+
+async def transfer(desk: Desk, asked: Asked) -> Answer:
+    """Make a node the primary of a shard."""
+    body = asked.body
+    assert isinstance(body, asks.TransferAsk), "the operation says what is asked"
+    wanted = native_pb2.TransferShard(shard=body.shard, to=body.to)
+    return await _command(desk, native_pb2.ClusterCommandRequest(transfer=wanted))
+
+
+async def settings(desk: Desk, asked: Asked) -> Answer:
+    """Change settings of the cluster."""
+    body = asked.body
+    assert isinstance(body, asks.SettingsAsk), "the operation says what is asked"
+    changes = body.model_dump(exclude_none=True)
+    if not changes:
+        raise InvalidArgumentError("no setting is named", field="body")
+    wanted = native_pb2.ChangeSettings(**changes)
+    return await _command(desk, native_pb2.ClusterCommandRequest(settings=wanted))
+
+
+async def _command(desk: Desk, command: native_pb2.ClusterCommandRequest) -> Answer:
+    decided = await desk.backend.gateway.call(
+        MessageType.CLUSTER_COMMAND,
+        command,
+        native_pb2.ClusterCommandResponse,
+        repeatable=True,
+        timeout_ms=_COMMAND_MS,
+    )
+    return Answer(bodies.Decided(sentence=decided.sentence))

@@ -27,7 +27,7 @@ from ssgovern.api.http.bodies import Health, Problem
 from ssgovern.api.http.desk import Desk
 from ssgovern.api.http.openapi import openapi_document
 from ssgovern.api.http.operations import DOCUMENT_PATH, OPERATIONS, Operation
-from ssgovern.api.http.problems import PROBLEM_MEDIA_TYPE, refusal
+from ssgovern.api.http.problems import PROBLEM_MEDIA_TYPE, RefusedError, refusal
 from ssgovern.api.http.routing import Routes
 from ssgovern.errors import (
     InvalidArgumentError,
@@ -104,6 +104,8 @@ class Front:
         raw_path = scope["raw_path"].decode("ascii")
         try:
             await self._answer(scope, raw_path, receive, sending)
+        except RefusedError as refused:
+            await _refuse(refused.error, sending, refused.status)
         except SsGovernError as error:
             await _refuse(error, sending)
         except Exception:

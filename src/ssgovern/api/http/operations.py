@@ -11,7 +11,7 @@ from typing import Literal
 
 from pydantic import BaseModel
 
-from ssgovern.api.http import asks, bodies, cluster, listing, reads
+from ssgovern.api.http import asks, bodies, cluster, draining, leases, listing, reads, writes
 from ssgovern.api.http.answers import Answer, Stream
 from ssgovern.api.http.asked import Asked
 from ssgovern.api.http.desk import Desk
@@ -27,6 +27,21 @@ _FORWARDED = (
     ErrorCode.SHARD_UNAVAILABLE,
     ErrorCode.OVERLOADED,
     ErrorCode.DEADLINE_EXCEEDED,
+)
+_CHANGING = (*_FORWARDED, ErrorCode.OUTCOME_UNKNOWN, ErrorCode.DISK_FULL)
+_CHANGING_ONE = (
+    *_CHANGING,
+    ErrorCode.NOT_FOUND,
+    ErrorCode.NOT_OWNER,
+    ErrorCode.SESSION_FOREIGN,
+    ErrorCode.REVISION_CONFLICT,
+)
+_COMMANDING = (
+    ErrorCode.OVERLOADED,
+    ErrorCode.DEADLINE_EXCEEDED,
+    ErrorCode.NOT_CONTROLLER,
+    ErrorCode.OUTCOME_UNKNOWN,
+    ErrorCode.UNSUPPORTED_TYPE,
 )
 _OF_THE_REQUEST = (ErrorCode.INVALID_ARGUMENT, ErrorCode.LIMIT_EXCEEDED)
 
@@ -63,10 +78,24 @@ class Operation:
     streams: bool = False
     """It may also be had as server-sent events."""
 
+    def needs(self, asked: Asked) -> Action:
+        """Return what a request takes the right to."""
+        if self.action_as_owner is None or "lease" not in asked.headers:
+            return self.action
+        # What an operator decides is not the owner's to say.
+        operators = asked.body is not None and "enabled" in asked.body.model_fields_set
+        return self.action if operators else self.action_as_owner
+
     @property
     def all_errors(self) -> tuple[ErrorCode, ...]:
         """Whatever it may answer instead."""
-        return (*_OF_THE_REQUEST, *_STARTING_OR_STOPPING, *self.errors)
+        return (
+            *_OF_THE_REQUEST,
+            ErrorCode.UNAUTHENTICATED,
+            ErrorCode.PERMISSION_DENIED,
+            *_STARTING_OR_STOPPING,
+            *self.errors,
+        )
 
 
 OPERATIONS = (
@@ -109,6 +138,103 @@ OPERATIONS = (
         tagged=True,
     ),
     Operation(
+        "registerInstance",
+        f"{INSTANCES}/{{id}}",
+        "Register an instance, or put it in place of the one with this id",
+        bodies.Registered,
+        writes.register,
+        errors=(*_CHANGING, ErrorCode.SESSION_FOREIGN, ErrorCode.REVISION_CONFLICT),
+        method="PUT",
+        action="register",
+        body=asks.InstanceAsk,
+        headers=("Lease", "If-Match", "If-None-Match"),
+        made=True,
+        tagged=True,
+    ),
+    Operation(
+        "registerNewInstance",
+        INSTANCES,
+        "Register an instance under an id that it brings, or that is made of host and port",
+        bodies.Registered,
+        writes.register_new,
+        errors=(*_CHANGING, ErrorCode.SESSION_FOREIGN, ErrorCode.REVISION_CONFLICT),
+        method="POST",
+        action="register",
+        body=asks.NewInstanceAsk,
+        headers=("Lease", "If-None-Match"),
+        made=True,
+        tagged=True,
+    ),
+    Operation(
+        "updateInstance",
+        f"{INSTANCES}/{{id}}",
+        "Change fields of an instance; with its lease as its owner, else as an operator",
+        bodies.InstanceAnswer,
+        writes.update,
+        errors=_CHANGING_ONE,
+        method="PATCH",
+        action="write",
+        action_as_owner="register",
+        body=asks.PatchAsk,
+        headers=("Lease", "If-Match"),
+        tagged=True,
+    ),
+    Operation(
+        "deregisterInstance",
+        f"{INSTANCES}/{{id}}",
+        "Remove an instance; with its lease as its owner, else as an operator",
+        bodies.Deregistered,
+        writes.deregister,
+        errors=_CHANGING_ONE,
+        method="DELETE",
+        action="write",
+        action_as_owner="register",
+        headers=("Lease", "If-Match"),
+    ),
+    Operation(
+        "drainInstance",
+        f"{INSTANCES}/{{id}}/drain",
+        "Take an instance out of service, wait until every live subscriber knows, and say who "
+        "does not",
+        bodies.Drained,
+        draining.drain,
+        errors=_CHANGING_ONE,
+        method="POST",
+        action="write",
+        body=asks.DrainAsk,
+        headers=("Lease", "If-Match"),
+    ),
+    Operation(
+        "renewInstance",
+        f"{INSTANCES}/{{id}}/lease",
+        "Renew the lease of an instance; 404: it is gone, register again",
+        bodies.Renewed,
+        leases.renew,
+        errors=(*_CHANGING, ErrorCode.SESSION_UNKNOWN, ErrorCode.SESSION_FOREIGN),
+        method="PUT",
+        action="register",
+        headers=("Lease",),
+    ),
+    Operation(
+        "renewLeases",
+        f"{PREFIX}/leases/renew",
+        "Renew leases of any services with one request",
+        bodies.Renewals,
+        leases.renew_many,
+        method="POST",
+        action="register",
+        body=asks.RenewalsAsk,
+    ),
+    Operation(
+        "listSubscribers",
+        f"{SERVICE}/subscribers",
+        "Who follows a service, and up to which revision each has applied it",
+        bodies.Subscribers,
+        draining.subscribers,
+        asks.SubscribersQuery,
+        _FORWARDED,
+    ),
+    Operation(
         "getCluster",
         f"{PREFIX}/cluster",
         "The cluster at a glance, as the node that answers knows it",
@@ -135,5 +261,60 @@ OPERATIONS = (
         "The node that answers, by itself",
         bodies.NodeStatus,
         cluster.node_status,
+    ),
+    Operation(
+        "leaveCluster",
+        f"{PREFIX}/cluster/leave",
+        "Have everything moved away from a node, which is then removed for good",
+        bodies.Decided,
+        cluster.leave,
+        errors=_COMMANDING,
+        method="POST",
+        action="admin",
+        body=asks.NodeAsk,
+    ),
+    Operation(
+        "stayInCluster",
+        f"{PREFIX}/cluster/stay",
+        "Take back that a node shall leave",
+        bodies.Decided,
+        cluster.stay,
+        errors=_COMMANDING,
+        method="POST",
+        action="admin",
+        body=asks.NodeAsk,
+    ),
+    Operation(
+        "transferShard",
+        f"{PREFIX}/cluster/transfer",
+        "Make a node the primary of a shard",
+        bodies.Decided,
+        cluster.transfer,
+        errors=_COMMANDING,
+        method="POST",
+        action="admin",
+        body=asks.TransferAsk,
+    ),
+    Operation(
+        "transferController",
+        f"{PREFIX}/cluster/transfer-controller",
+        "Hand the controller's duty to another candidate",
+        bodies.Decided,
+        cluster.transfer_controller,
+        errors=_COMMANDING,
+        method="POST",
+        action="admin",
+        body=asks.NodeAsk,
+    ),
+    Operation(
+        "changeSettings",
+        f"{PREFIX}/cluster/settings",
+        "Change settings of the cluster",
+        bodies.Decided,
+        cluster.settings,
+        errors=_COMMANDING,
+        method="POST",
+        action="admin",
+        body=asks.SettingsAsk,
     ),
 )

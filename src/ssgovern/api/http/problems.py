@@ -51,6 +51,15 @@ STATUSES: MappingProxyType[ErrorCode, int] = MappingProxyType(
 _TRY_LATER = (503, 507)
 
 
+class RefusedError(Exception):
+    """An error for which HTTP has a better status than the table."""
+
+    def __init__(self, error: SsGovernError, status: int) -> None:
+        super().__init__(error.message)
+        self.error = error
+        self.status = status
+
+
 def problem_of(error: SsGovernError, status: int = 0) -> Problem:
     """Return the document of an error; `status` where HTTP has a better one than the table."""
     return Problem(
