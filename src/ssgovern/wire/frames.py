@@ -81,6 +81,9 @@ class MessageType(IntEnum):
     METADATA = 123
 
 
+_TLS_RECORDS = (0x1503, 0x1603)
+"""How a record of TLS begins, an alert or a handshake; no frame may be that long."""
+
 Frame = tuple[int, int, int, int, bytes]
 """Kind, flags, type, request id, body. A plain tuple: one is made per message."""
 
@@ -132,6 +135,10 @@ class FrameReader:
         length, kind, flags, type_, request_id = HEADER.unpack_from(buffer, offset)
         body_bytes = length - _REST_BYTES
         if body_bytes > self._body_bytes_max:
+            if length >> 16 in _TLS_RECORDS:
+                raise RemoteProtocolError(
+                    "these are records of TLS: one side speaks it and the other does not"
+                )
             raise RemoteProtocolError(
                 f"frame of {length} bytes: allowed are {self._body_bytes_max + _REST_BYTES}",
                 limit=self._body_bytes_max,

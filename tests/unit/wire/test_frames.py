@@ -74,3 +74,12 @@ def test_a_message_beyond_the_limit() -> None:
     assert assembler.add((4, FLAG_MORE, 40, 1, b"x" * 60)) is None
     with pytest.raises(RemoteProtocolError):
         assembler.add((4, FLAG_MORE, 40, 2, b"x" * 60))
+
+
+@pytest.mark.parametrize("record", [b"\x16\x03\x01\x02\x00", b"\x15\x03\x03\x00\x02"])
+def test_records_of_tls_are_recognised(record: bytes) -> None:
+    """Who mixes up ports with and without TLS is told so, and not that a frame is too long."""
+    reader = FrameReader()
+    reader.receive_data(record + b"\x00" * 20)
+    with pytest.raises(RemoteProtocolError, match="records of TLS"):
+        reader.next_frame()
