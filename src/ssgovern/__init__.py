@@ -16,6 +16,8 @@ from ssgovern.version import __version__
 if TYPE_CHECKING:
     from ssgovern import blocking
     from ssgovern.client.balancer import Strategy
+    from ssgovern.client.event_feed import EventFeed
+    from ssgovern.client.observed import Event, EventKind, EventPage, SessionPage, SessionStatus
     from ssgovern.client.registration import Registration
     from ssgovern.client.registry import Registry, connect
     from ssgovern.client.subscribers import Delivery, Release, ServiceSubscribers, Subscriber
@@ -57,6 +59,10 @@ __all__ = [
     "DeadlineExceededError",
     "Delivery",
     "ErrorCode",
+    "Event",
+    "EventFeed",
+    "EventKind",
+    "EventPage",
     "Instance",
     "InvalidArgumentError",
     "LimitExceededError",
@@ -74,6 +80,8 @@ __all__ = [
     "ServiceKey",
     "ServiceSubscribers",
     "ServiceSummary",
+    "SessionPage",
+    "SessionStatus",
     "ShardRow",
     "SsGovernError",
     "Status",
@@ -97,6 +105,10 @@ _HOMES = {
     "DeadlineExceededError": "ssgovern.errors",
     "Delivery": "ssgovern.client.subscribers",
     "ErrorCode": "ssgovern.errors",
+    "Event": "ssgovern.client.observed",
+    "EventFeed": "ssgovern.client.event_feed",
+    "EventKind": "ssgovern.client.observed",
+    "EventPage": "ssgovern.client.observed",
     "Instance": "ssgovern.model",
     "InvalidArgumentError": "ssgovern.errors",
     "LimitExceededError": "ssgovern.errors",
@@ -114,6 +126,8 @@ _HOMES = {
     "ServiceKey": "ssgovern.model",
     "ServiceSubscribers": "ssgovern.client.subscribers",
     "ServiceSummary": "ssgovern.client.values",
+    "SessionPage": "ssgovern.client.observed",
+    "SessionStatus": "ssgovern.client.observed",
     "ShardRow": "ssgovern.client.values",
     "SsGovernError": "ssgovern.errors",
     "Status": "ssgovern.model",

@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Self
 
 from ssgovern.blocking.administration import Administration
+from ssgovern.blocking.observing import Observing
 from ssgovern.blocking.registration import Registration
 from ssgovern.blocking.releasing import Releasing
 from ssgovern.blocking.subscription import PrefixSubscription, Subscription
@@ -26,7 +27,7 @@ from ssgovern.model import DEFAULT_GROUP, DEFAULT_NAMESPACE, Instance, Status
 from ssgovern.runtime import Runtime
 
 
-class Registry(Administration, Releasing):
+class Registry(Administration, Observing, Releasing):
     """See `ssgovern.Registry`. Made by `connect`, used with `with`."""
 
     def __init__(self, make: Callable[[], client.Registry]) -> None:

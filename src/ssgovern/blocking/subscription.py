@@ -54,7 +54,7 @@ class _Following(Generic[S]):
     def next_change(self, timeout: float | None = None) -> Change | None:
         """Wait for the next change; None: closed. Raises TimeoutError; nothing is lost then."""
         try:
-            return self._thread.call(_within(timeout, self._inner.next_change))
+            return self._thread.call(within(timeout, self._inner.next_change))
         except ClosedError:
             return None
 
@@ -119,7 +119,7 @@ class PrefixSubscription(_Following[AsyncPrefixSubscription]):
         return self._thread.look(lambda: self._inner.instances(service))
 
 
-async def _within(timeout: float | None, wait: Callable[[], Coroutine[Any, Any, T]]) -> T:
+async def within(timeout: float | None, wait: Callable[[], Coroutine[Any, Any, T]]) -> T:
     """Wait on the loop itself: a wait that ends there takes nothing from a queue unseen."""
     async with asyncio.timeout(timeout):
         return await wait()

@@ -38,6 +38,8 @@ _COMMANDS = {
     "services": ("services:services", "List services."),
     "get": ("services:get", "Show the instances of a service."),
     "watch": ("watch:watch", "Show changes of a service, or of many, as they happen."),
+    "sessions": ("observing:sessions", "List sessions of clients, and leases."),
+    "events": ("observing:events", "Show what happened lately, and as it happens."),
     "status": ("status:status", "Show how a node is doing."),
     "cluster": ("cluster:cluster", "Look at a cluster, add and remove nodes."),
     "backup": ("backup:backup", "Write all that is registered into one file."),
