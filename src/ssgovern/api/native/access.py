@@ -20,7 +20,7 @@ from ssgovern.service import checks
 from ssgovern.service.access import Access, Action, Principal
 from ssgovern.wire.codec import decode
 from ssgovern.wire.frames import MessageType
-from ssgovern.wire.pb import model_pb2, native_pb2
+from ssgovern.wire.pb import applied_pb2, model_pb2, native_pb2
 
 Guard = Callable[[Access, Principal | None, bytes], None]
 """Raises PermissionDeniedError or UnauthenticatedError, or what is wrong with the request."""
@@ -116,6 +116,14 @@ def _events(access: Access, principal: Principal | None, body: bytes) -> None:
         access.check_prefix(principal, "read", namespace, group, "")
 
 
+def _subscribers(access: Access, principal: Principal | None, body: bytes) -> None:
+    _check(access, principal, "read", decode(applied_pb2.SubscribersRequest, body).service)
+
+
+def _await_applied(access: Access, principal: Principal | None, body: bytes) -> None:
+    _check(access, principal, "read", decode(applied_pb2.AwaitAppliedRequest, body).service)
+
+
 def _check(
     access: Access, principal: Principal | None, action: Action, key: model_pb2.ServiceKey
 ) -> None:
@@ -149,6 +157,8 @@ GUARDS: dict[int, Guard] = {
     MessageType.GET: _get,
     MessageType.LIST_SERVICES: _list_services,
     MessageType.SUBSCRIBE: _subscribe,
+    MessageType.SUBSCRIBERS: _subscribers,
+    MessageType.AWAIT_APPLIED: _await_applied,
     MessageType.READ_SHARD: _everywhere("read"),
     MessageType.SESSIONS: _everywhere("read"),
     MessageType.EVENTS: _events,
