@@ -11,6 +11,7 @@ from ssgovern.cli.exits import EXIT_FAILED, EXIT_OK
 from ssgovern.cli.interrupt import stop_requested
 from ssgovern.cli.options import Target, client_command, pairs
 from ssgovern.cli.output import print_json, toned, visible
+from ssgovern.cli.release import WAIT_S, release_instance
 from ssgovern.cli.shapes import instance_document, print_instances
 from ssgovern.model import Status
 
@@ -28,6 +29,7 @@ deregisters and exits with 0. If it is killed, the server finds out by itself.
 _DEREGISTER_HELP = """\b
 Examples:
   ss-govern deregister orders 10.0.0.7:8080
+  ss-govern deregister orders 10.0.0.7:8080 --wait 30   until every subscriber knows
 `ss-govern get SERVICE` shows the ids. An instance whose process is alive and registered with
 the SDK stays away until that process registers again. Exit code 1 if there was none.
 """
@@ -107,10 +109,26 @@ def _say(target: Target, event: str, service: str, instance_id: str, hint: str) 
 @click.argument("service")
 @click.argument("instance_id", metavar="INSTANCE")
 @click.option("--if-revision", type=int, default=0, help="Only if last changed at this revision.")
+@click.option(
+    "--wait",
+    "wait_s",
+    type=click.FloatRange(min=0.0),
+    is_flag=False,
+    flag_value=WAIT_S,
+    default=None,
+    metavar="[SECONDS]",
+    help=f"Return when every subscriber knows, or after so long.  [with no number: {WAIT_S:g}]",
+)
 @client_command
-async def deregister(target: Target, service: str, instance_id: str, if_revision: int) -> int:
+async def deregister(
+    target: Target, service: str, instance_id: str, if_revision: int, wait_s: float | None
+) -> int:
     """Remove INSTANCE of SERVICE, whoever registered it."""
+    if wait_s is not None and if_revision:
+        raise click.UsageError("--wait and --if-revision do not go together")
     async with connected(target) as registry:
+        if wait_s is not None:
+            return await release_instance(target, registry, service, instance_id, wait_s)
         removed = await registry.deregister(
             service,
             instance_id,
