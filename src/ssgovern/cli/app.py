@@ -43,6 +43,7 @@ _COMMANDS = {
     "sessions": ("observing:sessions", "List sessions of clients, and leases."),
     "events": ("observing:events", "Show what happened lately, and as it happens."),
     "status": ("status:status", "Show how a node is doing."),
+    "access": ("access:access", "Say who may do what: users, tokens, roles."),
     "cluster": ("cluster:cluster", "Look at a cluster, add and remove nodes."),
     "backup": ("backup:backup", "Write all that is registered into one file."),
     "restore": ("backup:restore", "Make a node's data directory from a backup."),
@@ -85,6 +86,9 @@ _NEXT = {
     ErrorCode.SHARD_UNAVAILABLE: "`ss-govern cluster status` says what is missing",
     ErrorCode.NOT_CONTROLLER: "the cluster has no controller now; `ss-govern cluster status`",
     ErrorCode.OUTCOME_UNKNOWN: "look whether it is done, then decide",
+    ErrorCode.UNAUTHENTICATED: (
+        "`ss-govern access tokens create` makes a token, for who is an admin"
+    ),
     ErrorCode.CORRUPTION: "`ss-govern fsck` says what it means and what to do; nothing was changed",
 }
 _EXIT_OF = {

@@ -25,6 +25,7 @@ def connected(target: Target, on_connection: OnConnection | None = None) -> Regi
         timeout=target.timeout_s,
         on_connection=on_connection,
         tls=target.tls,
+        token=target.token,
     )
 
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import os
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Concatenate, ParamSpec, TypeVar
 
 import click
 
 from ssgovern.cli.exits import EXIT_OK
+from ssgovern.client.credentials import VARIABLE, read_token
 from ssgovern.client.tls import Tls, TlsOption
 from ssgovern.model import DEFAULT_GROUP, DEFAULT_NAMESPACE
 
@@ -31,6 +33,7 @@ class Target:
     json: bool
     debug: bool
     tls: TlsOption = False
+    token: str | None = field(default=None, repr=False)
 
     @property
     def group_name(self) -> str:
@@ -67,6 +70,13 @@ def tls_of(options: dict[str, object]) -> TlsOption:
     return Tls(ca, cert, key) if use_tls or ca or cert or key else False
 
 
+def _token(said: object, file: object) -> str | None:
+    """Return the token that was said; None: the SDK looks into the environment."""
+    if said:
+        return str(said)
+    return read_token(str(file)) if file and not os.environ.get(VARIABLE) else None
+
+
 def client_command(
     function: Callable[Concatenate[Target, P], Coroutine[object, object, int | None]],
 ) -> Callable[P, int]:
@@ -101,6 +111,18 @@ def client_command(
         metavar="SECONDS",
         help="How long to wait for an answer.",
     )
+    @click.option(
+        "--token-file",
+        envvar="SS_GOVERN_TOKEN_FILE",
+        metavar="PATH",
+        help="File with the token.  [env: SS_GOVERN_TOKEN_FILE]",
+    )
+    @click.option(
+        "--token",
+        metavar="TOKEN",
+        help="Shows who asks; others on the machine can read it, better the variable or a file."
+        "  [env: SS_GOVERN_TOKEN]",
+    )
     @tls_options
     @click.option("--json", "as_json", is_flag=True, help="Answer in JSON.")
     @click.option("--debug", is_flag=True, help="Show where a failure came from.")
@@ -113,6 +135,7 @@ def client_command(
             group=None if (group := options.pop("group")) is None else str(group),
             timeout_s=float(str(options.pop("timeout"))),
             tls=tls_of(options),
+            token=_token(options.pop("token"), options.pop("token_file")),
             json=bool(options.pop("as_json")),
             debug=bool(options.pop("debug")),
         )

@@ -46,8 +46,8 @@ def check_set_up(config: ServerConfig, access: Access, *, has_cluster: bool = Fa
         how += " --cluster" if config.is_clustered else f" --data-dir {config.data_dir}"
         raise ConfigError(
             f"other machines can reach {reached}, and nobody is set up who may use this node: run "
-            f"`{how}`, which makes an admin, or listen on 127.0.0.1. (listen.insecure = true lets "
-            "everybody who reaches it do everything.)"
+            f"`{how}`, which makes an admin, or listen on 127.0.0.1; listen.insecure = true would "
+            "let everybody who reaches it do everything"
         )
     if reached and not access.enforced:
         log.warning(
