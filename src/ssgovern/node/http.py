@@ -25,6 +25,7 @@ from ssgovern.node.metrics import (
     gauge,
 )
 from ssgovern.node.metrics_cluster import ClusterMetrics
+from ssgovern.node.metrics_shards import ShardMetrics
 from ssgovern.node.metrics_tls import TlsMetrics
 from ssgovern.node.node import Node
 from ssgovern.node.topology import Address, is_any, is_loopback
@@ -61,6 +62,7 @@ async def open_http(node: Node, config: HttpConfig, runtime: Runtime) -> HttpPor
         parts.append(ClusterMetrics(node))
     if tls is not None:
         parts.append(TlsMetrics(tls))
+    parts.append(ShardMetrics(node))
     parts.append(ProcessMetrics(runtime.wall_ms() / 1000.0, node.resident_bytes))
     backend.show(Metrics(*parts))
     try:

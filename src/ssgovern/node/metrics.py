@@ -2,8 +2,8 @@
 
 Reads counters that are kept anyway, when it is asked: costs a millisecond or two however many
 instances there are. Refuses to know HTTP. Invariants: names and units follow Prometheus'
-conventions; the only labels are roles, states, classes of status and ids of nodes, so that the
-number of series is bounded by the size of the cluster.
+conventions; the only labels are roles, states, classes of status, ids of nodes and numbers of
+shards, so that the number of series is bounded by the size of the cluster.
 """
 
 from __future__ import annotations
@@ -105,6 +105,7 @@ class NodeMetrics:
             },
         )
         yield from self._registry()
+        yield from self._events()
         yield from self._clients()
         yield from self._log()
         yield from self._loop()
@@ -118,6 +119,8 @@ class NodeMetrics:
         yield counter("deregistrations", "Deregistrations taken", registry.deregistrations)
         yield counter("updates", "Changes of instances taken", registry.updates)
         yield gauge("sessions", "Sessions known here", len(sessions))
+        yield gauge("leases", "Of these, leases: kept by requests", len(registry.leases))
+        yield counter("lease_renewals", "Leases renewed", registry.leases.renewals)
         yield counter("session_expirations", "Sessions that expired here", registry.expirations)
         yield gauge(
             "sessions_protected", "Sessions that protection keeps from expiring", sessions.held
@@ -127,6 +130,12 @@ class NodeMetrics:
             "Ends of sessions that wait for a shard to take them",
             registry.ends_due,
         )
+
+    def _events(self) -> Families:
+        events, observing = self._node.registry.events, self._node.server.observing
+        yield counter("events", "Changes of instances noted for people", events.last)
+        yield gauge("events_kept", "Of these, still remembered", len(events))
+        yield gauge("events_readers", "Requests that wait for an event", observing.waiting)
 
     def _clients(self) -> Families:
         node = self._node
@@ -159,6 +168,7 @@ class NodeMetrics:
         yield gauge("uncommitted_entries", "Entries that wait to be committed", entries)
         yield gauge("uncommitted_bytes", "Bytes of entries that wait to be committed", entry_bytes)
         yield counter("wal_batches", "Batches of entries written to the log", log.batches)
+        yield histogram("wal_batch_entries", "Entries written together", log.batch_sizes)
         yield gauge("wal_bytes", "Bytes of the log on disk", size_bytes)
         yield gauge("wal_segments", "Files of the log", segments)
         yield histogram(

@@ -19,6 +19,7 @@ from ssgovern.storage.wal import Wal
 log = logging.getLogger("ssgovern.log")
 
 _MARK_AFTER_S = 1.0
+_BATCHES = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0)
 _WRITES_S = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 2.5)
 
 
@@ -52,6 +53,7 @@ class WalDriver:
         self.batches = 0
         self.last_write_s = 0.0
         self.clock: Callable[[], float] = self._loop.time
+        self.batch_sizes = Histogram(_BATCHES)
         self.write_times = Histogram(_WRITES_S)
         """Of a batch, with its sync if it has one."""
 
@@ -80,6 +82,7 @@ class WalDriver:
         now = self._loop.time()
         self.last_write_s = self.clock() - started
         self.write_times.observe(self.last_write_s)
+        self.batch_sizes.observe(len(entries))
         if self._sync_interval_s is None:
             self._unmarked_since = now
         else:

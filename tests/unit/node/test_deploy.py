@@ -15,10 +15,10 @@ import pytest
 ROOT = Path(__file__).parents[3]
 RULES = ROOT / "deploy/prometheus/ss-govern.rules.yml"
 DASHBOARD = ROOT / "deploy/grafana/ss-govern.json"
-SOURCES = [ROOT / f"src/ssgovern/node/{name}.py" for name in ("metrics", "metrics_cluster", "http")]
+SOURCES = [*sorted((ROOT / "src/ssgovern/node").glob("metrics*.py")), ROOT / "src/ssgovern/node/http.py"]
 
-_MADE = re.compile(r'\b(gauge|counter|labelled|histogram)\(\s*"(\w+)"')
-_PROCESS = re.compile(r'(Gauge|Counter)MetricFamily\(\s*"(process_\w+)"')
+_MADE = re.compile(r'\b(gauge|counter|labelled|histogram|_of_shards)\(\s*"(\w+)"')
+_WHOLE = re.compile(r'(Gauge|Counter)MetricFamily\(\s*"((?:process|ssgovern)_\w+)"')
 _ASKED = re.compile(r"\b(?:ssgovern|process)_\w+")
 
 
@@ -30,7 +30,7 @@ def exported() -> set[str]:
         for kind, name in _MADE.findall(text):
             suffixes = {"counter": ["_total"], "histogram": ["_bucket", "_sum", "_count"]}
             names |= {f"ssgovern_{name}{suffix}" for suffix in suffixes.get(kind, [""])}
-        for kind, name in _PROCESS.findall(text):
+        for kind, name in _WHOLE.findall(text):
             names.add(name + "_total" * (kind == "Counter"))
     return names
 
