@@ -20,9 +20,13 @@ def now() -> datetime.datetime:
     return datetime.datetime.now(datetime.UTC)
 
 
-@functools.cache
+_CAS: dict[str, Made] = {}
+
+
 def ca(name: str = "test CA") -> Made:
-    return make_ca(name, now())
+    if name not in _CAS:
+        _CAS[name] = make_ca(name, now())
+    return _CAS[name]
 
 
 @functools.cache
