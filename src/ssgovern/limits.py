@@ -211,6 +211,10 @@ CONSOLE_SERVICES_MAX = 100_000
 """Services of one namespace asked of one other node."""
 CONSOLE_PAGE = 50
 """Rows of a table."""
+CONSOLE_ROWS_MAX = 200
+"""Rows of a table that is not read page by page: events, sessions, entries of the audit."""
+CONSOLE_ANSWERS_MAX = 64
+"""Answers of other nodes that are kept for a second."""
 CONSOLE_ACTION_MS = 10_000
 CONSOLE_DRAIN_MS = 20_000
 """How long a drain waits for subscribers."""
