@@ -15,7 +15,10 @@ import pytest
 ROOT = Path(__file__).parents[3]
 RULES = ROOT / "deploy/prometheus/ss-govern.rules.yml"
 DASHBOARD = ROOT / "deploy/grafana/ss-govern.json"
-SOURCES = [*sorted((ROOT / "src/ssgovern/node").glob("metrics*.py")), ROOT / "src/ssgovern/node/http.py"]
+SOURCES = [
+    *sorted((ROOT / "src/ssgovern/node").glob("metrics*.py")),
+    ROOT / "src/ssgovern/node/http.py",
+]
 
 _MADE = re.compile(r'\b(gauge|counter|labelled|histogram|_of_shards)\(\s*"(\w+)"')
 _WHOLE = re.compile(r'(Gauge|Counter)MetricFamily\(\s*"((?:process|ssgovern)_\w+)"')
