@@ -11,6 +11,8 @@ from ssgovern.api.http.console.words import Language, say
 from ssgovern.api.http.gateway import Gateway
 from ssgovern.errors import InvalidArgumentError
 from ssgovern.model import ServiceKey
+from ssgovern.wire.frames import MessageType
+from ssgovern.wire.pb import native_pb2
 
 _TIMEOUT_S = limits.CONSOLE_ACTION_MS / 1000.0
 
@@ -47,6 +49,19 @@ async def on_instance(
                 timeout=_TIMEOUT_S,
             )
             return say(language, f"did_{action}", id=instance_id)
+        case "drain":
+            done = await registry.drain(
+                key.service,
+                instance_id,
+                group=key.group,
+                any_owner=True,
+                deregister=True,
+                timeout=limits.CONSOLE_DRAIN_MS / 1000.0,
+            )
+            if done.removed:
+                return say(language, "did_drain", id=instance_id)
+            lacking = done.drained.lacking_total if done.drained is not None else 0
+            return say(language, "did_drain_not_all", id=instance_id, n=lacking)
         case _:
             raise InvalidArgumentError(f"{action[:50]!r} is no action", field="action")
 
@@ -68,3 +83,15 @@ async def on_node(gateway: Gateway, node_id: int, action: str) -> str:
 async def transfer(gateway: Gateway, shard: int, to: int) -> str:
     """Make a node the primary of a shard; return what was decided."""
     return await (await gateway.registry()).cluster_transfer(shard, to)
+
+
+async def revoke(gateway: Gateway, token_id: str) -> str:
+    """Revoke a token; return what was decided."""
+    answer = await gateway.call(
+        MessageType.ACCESS,
+        native_pb2.AccessRequest(revoke_token=token_id),
+        native_pb2.AccessResponse,
+        repeatable=True,
+        timeout_ms=limits.CONSOLE_ACTION_MS,
+    )
+    return answer.sentence

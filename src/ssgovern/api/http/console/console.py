@@ -12,7 +12,7 @@ import json
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from http.cookies import CookieError, SimpleCookie
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from starlette.responses import Response
@@ -21,10 +21,11 @@ from starlette.types import Receive, Scope, Send
 from ssgovern import limits
 from ssgovern.api.http import asked as reading
 from ssgovern.api.http.backend import Backend
-from ssgovern.api.http.console import actions, assets, views
+from ssgovern.api.http.console import actions, assets, people, views
 from ssgovern.api.http.console.live import Streams
 from ssgovern.api.http.console.look import Look, View, points_json
 from ssgovern.api.http.console.picture import Picture
+from ssgovern.api.http.console.recalled import Recalled
 from ssgovern.api.http.console.views import Asked
 from ssgovern.api.http.console.words import LANGUAGES, Language, language_of
 from ssgovern.api.http.problems import refusal
@@ -39,6 +40,7 @@ from ssgovern.errors import (
     UnsupportedTypeError,
 )
 from ssgovern.model import SHARDS, ServiceKey, valid_key
+from ssgovern.service.access import Access, Action, Principal
 from ssgovern.version import __version__
 
 log = logging.getLogger("ssgovern.http")
@@ -61,10 +63,18 @@ _NAV = (
     ("overview", "/"),
     ("services", "/services"),
     ("cluster", "/cluster"),
+    ("sessions", "/sessions"),
+    ("events", "/events"),
+    ("audit", "/audit"),
+    ("access", "/access"),
 )
+_RECENT = 8
+_TIMELINE = 12
 _HOME = "/overview"
 """What `/` shows."""
 _READING = ("GET", "HEAD")
+_OPEN = ("/static/", "/favicon.ico")
+"""For everybody: a page of a log-in needs them."""
 _FORM_BYTES_MAX = 8 << 10
 
 
@@ -78,6 +88,8 @@ class Call(NamedTuple):
     headers: Mapping[str, str]
     look: Look
     receive: Receive
+    who: Principal | None = None
+    """None: nobody has to be known here."""
 
 
 Handler = Callable[[Call], Awaitable[Response]]
@@ -92,11 +104,31 @@ class Page(NamedTuple):
     also: Callable[[Call], dict[str, object]]
 
 
-class Console:
-    """The application. `wall_ms` dates what is collected."""
+class Gate(Protocol):
+    """Who asks, and whether they may."""
 
-    def __init__(self, backend: Backend, wall_ms: Callable[[], int]) -> None:
+    access: Access
+
+    def who(self, headers: Mapping[str, str]) -> Principal | None:
+        """Return who asks; None while access is not controlled. Raises UnauthenticatedError."""
+
+    def csrf(self, headers: Mapping[str, str]) -> str:
+        """Return what a page of who is logged in shows with each change; empty: nothing."""
+
+    def check_csrf(self, headers: Mapping[str, str]) -> None:
+        """Raise PermissionDeniedError if a change does not show what its page was given."""
+
+
+class Console:
+    """The application. `wall_ms` dates what is collected; without a gate everybody may everything,
+    for tests."""
+
+    def __init__(
+        self, backend: Backend, wall_ms: Callable[[], int], gate: Gate | None = None
+    ) -> None:
         self._backend = backend
+        self._gate = gate
+        self._recalled = Recalled(backend.gateway)
         self._wall_ms = wall_ms
         self._assets = assets.Assets()
         self._looks = {each: Look(each, self._assets) for each in LANGUAGES}
@@ -115,6 +147,7 @@ class Console:
         )
         self._handlers.add("POST", "/do/nodes/{node}/{action}", self._on_node)
         self._handlers.add("POST", "/do/shards/{shard}/transfer/{node}", self._transfer)
+        self._handlers.add("POST", "/do/tokens/{token}/revoke", self._revoke)
 
     def _add_pages(self) -> None:
         def nothing(_call: Call) -> dict[str, object]:
@@ -129,6 +162,10 @@ class Console:
             Page("service", self._service, self._of_service),
         )
         add("GET", "/cluster", Page("cluster", self._cluster, self._of_cluster))
+        add("GET", "/sessions", Page("sessions", self._sessions, self._listing))
+        add("GET", "/events", Page("events", self._events, self._listing))
+        add("GET", "/audit", Page("audit", self._audit, nothing))
+        add("GET", "/access", Page("access", self._access, nothing))
 
     # --- requests --------------------------------------------------------------------------
 
@@ -143,6 +180,8 @@ class Console:
         call = Call(scope["method"], raw_path, {}, query, headers, look, receive)
         is_live = raw_path.startswith("/live/")
         try:
+            if self._gate is not None and not raw_path.startswith(_OPEN):
+                call = call._replace(who=self._gate.who(headers))
             if is_live:
                 await self._stream(call, send)
                 return
@@ -168,6 +207,8 @@ class Console:
         _check_method(call, found.by_method)
         if call.method not in _READING:
             _check_ours(call)
+            if self._gate is not None:
+                self._gate.check_csrf(call.headers)
         handler = found.by_method["GET" if call.method == "HEAD" else call.method]
         return await handler(_named(call, found.names))
 
@@ -208,9 +249,9 @@ class Console:
         return {
             "page": page,
             "nav": _NAV,
-            "who": "",
-            "can_log_out": False,
-            "csrf": "",
+            "who": call.look.say("open_access") if call.who is None else call.who.name,
+            "can_log_out": call.who is not None,
+            "csrf": "" if self._gate is None else self._gate.csrf(call.headers),
             "switch_query": urlencode({**query, "lang": other}),
             "node_name": status.node_name if status else "",
             "version": __version__,
@@ -233,28 +274,73 @@ class Console:
     # --- pages -----------------------------------------------------------------------------
 
     async def _overview(self, call: Call) -> View:
-        return views.overview(call.look, self._picture)
+        self._check_everywhere(call, "read")
+        look = call.look
+        view = views.overview(look, self._picture)
+        recent = await self._recalled.events(_RECENT)
+        view.pieces["recent"] = people.timeline(
+            look, "recent", recent, look.say("events_none_text")
+        )
+        return view
 
     async def _services(self, call: Call) -> View:
-        return views.services(call.look, self._picture, _asked(call))
+        return views.services(call.look, self._picture, _asked(call), self._may_read(call))
+
+    async def _sessions(self, call: Call) -> View:
+        self._check_everywhere(call, "read")
+        asked = _asked(call)
+        wanted = asked.q.strip()
+        is_id = len(wanted) >= 6 and len(wanted) % 2 == 0 and _is_hex(wanted)
+        found = await self._recalled.sessions(
+            wanted if is_id else "", "" if is_id else wanted[: limits.CLIENT_NAME_BYTES_MAX // 4]
+        )
+        return people.sessions(call.look, found, views.node_names(self._picture))
+
+    async def _events(self, call: Call) -> View:
+        self._check_everywhere(call, "read")
+        found = await self._recalled.events(limits.CONSOLE_ROWS_MAX, None, _asked(call).ns)
+        return people.events(call.look, found)
+
+    async def _audit(self, call: Call) -> View:
+        self._check_everywhere(call, "admin")
+        found = await self._recalled.audit()
+        return people.audit(call.look, found, views.node_names(self._picture))
+
+    async def _access(self, call: Call) -> View:
+        self._check_everywhere(call, "admin")
+        found = await self._recalled.access()
+        return people.access(call.look, found, self._wall_ms())
 
     def _listing(self, call: Call) -> dict[str, object]:
         asked = _asked(call)
         names = list(self._picture.namespaces)
+        may_read = self._may_read(call)
+        if may_read is not None:
+            names = sorted(
+                {each.key.namespace for each in self._picture.lines if may_read(each.key)}
+            )
         if asked.ns and asked.ns not in names:
             names.append(asked.ns)
         return {"asked": asked, "namespaces": names}
 
     async def _service(self, call: Call) -> View:
         key = _key(call)
-        asked = _asked(call)
+        self._check(call, "read", key)
+        asked, look = _asked(call), call.look
         found = await views.read_service(self._backend, key, asked)
-        return views.service(call.look, self._picture, key, found, asked)
+        view = views.service(look, self._picture, key, found, asked)
+        past = await self._recalled.events(_TIMELINE, key)
+        view.pieces["timeline"] = people.timeline(look, "timeline", past, look.say("timeline_none"))
+        followers = await self._recalled.subscribers(key)
+        names = views.node_names(self._picture)
+        view.pieces["subscribers"] = people.subscribers(look, followers, names)
+        return view
 
     def _of_service(self, call: Call) -> dict[str, object]:
         return {"key": _key(call), "asked": _asked(call)}
 
     async def _cluster(self, call: Call) -> View:
+        self._check_everywhere(call, "read")
         return views.cluster(call.look, self._picture)
 
     def _of_cluster(self, _call: Call) -> dict[str, object]:
@@ -263,6 +349,7 @@ class Console:
     # --- pieces, files, actions ------------------------------------------------------------
 
     async def _shard(self, call: Call) -> Response:
+        self._check_everywhere(call, "read")
         await self._picture.collect(self._wall_ms(), limits.CONSOLE_PATIENCE_MS / 1000.0)
         number = _number(call, "shard")
         if number >= SHARDS:
@@ -277,8 +364,9 @@ class Console:
         return Response(status_code=303, headers={"location": self._assets.address("icon.svg")})
 
     async def _on_instance(self, call: Call) -> Response:
-        form = await _form(call)
         names = call.names
+        self._check(call, "write", _key(call))
+        form = await _form(call)
         told = await actions.on_instance(
             self._backend.gateway,
             call.look.language,
@@ -290,12 +378,35 @@ class Console:
         return _told(told)
 
     async def _on_node(self, call: Call) -> Response:
+        self._check_everywhere(call, "admin")
         node = _number(call, "node")
         return _told(await actions.on_node(self._backend.gateway, node, call.names["action"]))
 
     async def _transfer(self, call: Call) -> Response:
+        self._check_everywhere(call, "admin")
         shard, node = _number(call, "shard"), _number(call, "node")
         return _told(await actions.transfer(self._backend.gateway, shard, node))
+
+    async def _revoke(self, call: Call) -> Response:
+        self._check_everywhere(call, "admin")
+        return _told(await actions.revoke(self._backend.gateway, call.names["token"]))
+
+    # --- rights ----------------------------------------------------------------------------
+
+    def _check(self, call: Call, action: Action, key: ServiceKey) -> None:
+        if self._gate is not None:
+            self._gate.access.check(call.who, action, *key)
+
+    def _check_everywhere(self, call: Call, action: Action) -> None:
+        if self._gate is not None:
+            self._gate.access.check_everywhere(call.who, action)
+
+    def _may_read(self, call: Call) -> Callable[[ServiceKey], bool] | None:
+        """Return what tells whether a service may be shown; None: all of them."""
+        gate = self._gate
+        if gate is None or call.who is None or "read" in call.who.everywhere:
+            return None
+        return lambda key: gate.access.allows(call.who, "read", *key)
 
 
 # --- reading requests ---------------------------------------------------------------------
@@ -340,6 +451,10 @@ def _asked(call: Call) -> Asked:
 def _key(call: Call) -> ServiceKey:
     names = call.names
     return valid_key(names["namespace"], names["group"], names["service"])
+
+
+def _is_hex(text: str) -> bool:
+    return all(each in "0123456789abcdef" for each in text)
 
 
 def _number(call: Call, name: str) -> int:

@@ -7,6 +7,7 @@ metadata, which anybody may choose, stay text.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from urllib.parse import quote
@@ -27,6 +28,15 @@ class View:
     lists: dict[str, list[str]] = field(default_factory=dict)
     points: dict[str, list[tuple[int, float | None]]] = field(default_factory=dict)
     """Charts: pairs of time and value, oldest first."""
+
+
+def add_list(view: View, name: str, items: Iterable[tuple[str, str]]) -> None:
+    """Let a view have a table: pairs of the id and the piece of each row."""
+    ids: list[str] = []
+    for id_, piece in items:
+        ids.append(id_)
+        view.pieces[id_] = piece
+    view.lists[name] = ids
 
 
 class Look:

@@ -15,7 +15,7 @@ from urllib.parse import urlencode
 
 from ssgovern import limits
 from ssgovern.api.http.backend import Backend
-from ssgovern.api.http.console.look import Look, View, dom_id, service_url
+from ssgovern.api.http.console.look import Look, View, add_list, dom_id, service_url
 from ssgovern.api.http.console.picture import Line, Picture
 from ssgovern.model import NodeId, ServiceKey, shard_of, slot_of
 from ssgovern.wire.frames import MessageType
@@ -99,6 +99,11 @@ def node_lines(picture: Picture) -> list[NodeLine]:
     ]
 
 
+def node_names(picture: Picture) -> dict[int, str]:
+    """Return the names of nodes by their ids."""
+    return {node.node_id: node.name or f"node-{node.node_id}" for node in picture.cluster.nodes}
+
+
 # --- overview -----------------------------------------------------------------------------
 
 
@@ -119,7 +124,7 @@ def overview(look: Look, picture: Picture) -> View:
         p99,
         len(picture.namespaces),
     )
-    _add_list(view, "nodes", ((f"node-{node.id}", look.piece("node_row", node)) for node in nodes))
+    add_list(view, "nodes", ((f"node-{node.id}", look.piece("node_row", node)) for node in nodes))
     if lines:
         lacking = [line for line in lines if line.missing]
         worst = nlargest(ATTENTION, lacking, key=_urgency)
@@ -127,7 +132,6 @@ def overview(look: Look, picture: Picture) -> View:
         view.pieces["attention"] = look.piece("attention", worst, more)
     else:
         view.pieces["attention"] = look.piece("no_services")
-    view.pieces["recent"] = look.piece("timeline", "recent", [], look.say("events_none_text"))
     samples = picture.samples
     view.points = {
         "changes": [(each.time_ms, _rounded(each.changes_per_s)) for each in samples],
@@ -185,9 +189,16 @@ def _health(look: Look, picture: Picture, nodes: list[NodeLine]) -> str:
 # --- services -----------------------------------------------------------------------------
 
 
-def services(look: Look, picture: Picture, asked: Asked) -> View:
-    """A page of the list of services."""
+def services(
+    look: Look,
+    picture: Picture,
+    asked: Asked,
+    may_read: Callable[[ServiceKey], bool] | None = None,
+) -> View:
+    """A page of the list of services, of those that may be shown."""
     found = picture.of_namespace(asked.ns)
+    if may_read is not None:
+        found = [line for line in found if may_read(line.key)]
     if asked.q:
         wanted = asked.q.casefold()
         found = [line for line in found if wanted in line.key.service.casefold()]
@@ -201,7 +212,7 @@ def services(look: Look, picture: Picture, asked: Asked) -> View:
     first = _first(asked.first, len(found))
     shown = found[first : first + PAGE]
     view.pieces["pager"] = _pager(look, "/services", asked, first, len(shown), len(found))
-    _add_list(
+    add_list(
         view,
         "services",
         ((dom_id("s", *line.key), look.piece("service_row", line)) for line in shown),
@@ -226,14 +237,6 @@ def _pager(look: Look, path: str, asked: Asked, first: int, shown: int, total: i
     before = f"{path}?{asked.query(first=max(0, first - PAGE))}" if first else ""
     after = f"{path}?{asked.query(first=first + PAGE)}" if first + PAGE < total else ""
     return look.piece("pager", first + 1, first + shown, total, before, after)
-
-
-def _add_list(view: View, name: str, items: Iterable[tuple[str, str]]) -> None:
-    ids: list[str] = []
-    for id_, piece in items:
-        ids.append(id_)
-        view.pieces[id_] = piece
-    view.lists[name] = ids
 
 
 # --- one service --------------------------------------------------------------------------
@@ -313,7 +316,7 @@ def service(look: Look, picture: Picture, key: ServiceKey, found: Found, asked: 
     if line is not None and not found.available and found.total == line.instances:
         # Another node's list does not say it; its count does.
         found = _with_available(found, line.available)
-    names = {node.id: node.name for node in node_lines(picture)}
+    names = node_names(picture)
     row = picture.row(found.shard)
     primary = "" if row is None or not row.primary else names.get(row.primary, str(row.primary))
     replicas = (
@@ -326,7 +329,7 @@ def service(look: Look, picture: Picture, key: ServiceKey, found: Found, asked: 
     view.pieces["pager"] = _pager(
         look, service_url(key), asked, found.first, len(found.shown), found.matching
     )
-    _add_list(
+    add_list(
         view,
         "instances",
         ((dom_id("i", each.id), look.piece("instance_row", key, each)) for each in found.shown),
@@ -359,7 +362,7 @@ def cluster(look: Look, picture: Picture) -> View:
     """Nodes, and who keeps which shard."""
     view = View()
     nodes = node_lines(picture)
-    names = {node.id: node.name for node in nodes}
+    names = node_names(picture)
     known = picture.cluster
     view.pieces["cluster-facts"] = look.piece(
         "cluster_facts",
@@ -369,12 +372,12 @@ def cluster(look: Look, picture: Picture) -> View:
         len(nodes) <= 1,
     )
     rows = picture.rows()
-    _add_list(
+    add_list(
         view,
         "lanes",
         ((f"lane-{node.id}", look.piece("lane", node, _squares(node.id, rows))) for node in nodes),
     )
-    _add_list(
+    add_list(
         view, "node-cards", ((f"card-{node.id}", look.piece("node_card", node)) for node in nodes)
     )
     return view
@@ -382,7 +385,7 @@ def cluster(look: Look, picture: Picture) -> View:
 
 def shard(look: Look, picture: Picture, number: int) -> str:
     """Who keeps one shard."""
-    names = {node.id: node.name for node in node_lines(picture)}
+    names = node_names(picture)
     row = picture.row(number)
     assert row is not None, "there is a row for every shard"
     used = [*row.holders, *row.in_sync, row.primary, row.incoming, row.outgoing]
