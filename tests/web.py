@@ -17,6 +17,7 @@ from ssgovern.errors import SsGovernError, UnavailableError
 from ssgovern.model import NodeId, Outcome, ServiceKey, ShardId
 from ssgovern.runtime.real import RealRuntime
 from ssgovern.service.placement import Standalone
+from ssgovern.service.push import PushService
 from ssgovern.service.registry import RegistryService
 from ssgovern.wire.codec import error_to_wire, key_to_wire
 from ssgovern.wire.frames import MessageType
@@ -160,6 +161,12 @@ class Site:
             self.rig.register(self._session, request, Answer())
         self.rig.commit()
 
+    def remove(self, name: str, key: ServiceKey = ORDERS) -> None:
+        """Let an instance be gone."""
+        request = native_pb2.DeregisterRequest(service=key_to_wire(key), instance_id=name)
+        self.rig.registry.deregister(self._session, request, Answer())
+        self.rig.commit()
+
     # --- api.http.backend.Backend ----------------------------------------------------------
 
     @property
@@ -167,6 +174,10 @@ class Site:
         if self.is_starting:
             raise UnavailableError("still starting")
         return self.rig.registry
+
+    @property
+    def push(self) -> PushService:
+        return self.rig.push
 
     def not_ready(self) -> str:
         return self.why_not

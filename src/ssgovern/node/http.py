@@ -30,6 +30,7 @@ from ssgovern.node.metrics_tls import TlsMetrics
 from ssgovern.node.node import Node
 from ssgovern.node.topology import Address, is_any, is_loopback
 from ssgovern.runtime import Runtime
+from ssgovern.service.push import PushService
 from ssgovern.service.registry import RegistryService
 from ssgovern.wire.pb import native_pb2
 
@@ -117,6 +118,10 @@ class NodeBackend:
     @property
     def registry(self) -> RegistryService:
         return self._serving().registry
+
+    @property
+    def push(self) -> PushService:
+        return self._serving().push
 
     def _serving(self) -> Node:
         node = self._node

@@ -10,6 +10,7 @@ from typing import Protocol
 
 from ssgovern.api.http.gateway import Gateway
 from ssgovern.runtime import Runtime
+from ssgovern.service.push import PushService
 from ssgovern.service.registry import RegistryService
 from ssgovern.wire.pb import native_pb2
 
@@ -20,6 +21,10 @@ class Backend(Protocol):
     @property
     def registry(self) -> RegistryService:
         """The registry. Raises UnavailableError before there is one, ShuttingDownError after."""
+
+    @property
+    def push(self) -> PushService:
+        """Who is told of changes. Raises as `registry`."""
 
     @property
     def runtime(self) -> Runtime:

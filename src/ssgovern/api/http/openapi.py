@@ -29,6 +29,7 @@ _HEADERS = {
     "Lease": "the lease of the instance: whoever shows it acts as the owner",
     "If-Match": "the ETag of the instance: only if it is still that; *: only if there is one",
     "If-None-Match": "*: only if there is none",
+    "Last-Event-ID": "id of the last event of a stream that broke off: go on from there",
 }
 _TAG: dict[str, Json] = {
     "ETag": {"description": "changes with what it is the tag of", "schema": {"type": "string"}}

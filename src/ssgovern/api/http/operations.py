@@ -11,7 +11,17 @@ from typing import Literal
 
 from pydantic import BaseModel
 
-from ssgovern.api.http import asks, bodies, cluster, draining, leases, listing, reads, writes
+from ssgovern.api.http import (
+    asks,
+    bodies,
+    cluster,
+    draining,
+    leases,
+    listing,
+    reads,
+    watching,
+    writes,
+)
 from ssgovern.api.http.answers import Answer, Stream
 from ssgovern.api.http.asked import Asked
 from ssgovern.api.http.desk import Desk
@@ -120,12 +130,15 @@ OPERATIONS = (
     Operation(
         "getService",
         SERVICE,
-        "The instances of a service, in pages; none if it is not known",
+        "The instances of a service, in pages; none if it is not known. With `wait`, when it "
+        "changes; as text/event-stream, all its changes",
         bodies.InstancePage,
-        reads.instances,
+        watching.service,
         asks.InstancesQuery,
         (*_FORWARDED, ErrorCode.REVISION_CONFLICT),
+        headers=("Last-Event-ID",),
         tagged=True,
+        streams=True,
     ),
     Operation(
         "getInstance",

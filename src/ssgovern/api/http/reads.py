@@ -103,12 +103,18 @@ async def _asked_of_primary(desk: Desk, key: ServiceKey) -> native_pb2.GetRespon
     )
 
 
+async def position_there(desk: Desk, key: ServiceKey) -> LogPosition:
+    """Return the position of a service's last change, where its primary is."""
+    found = await _asked_of_primary(desk, key)
+    return LogPosition(found.epoch, found.service_revision)
+
+
 def page_here(desk: Desk, key: ServiceKey, query: asks.InstancesQuery) -> Answer:
     """Return a page of what this node holds."""
     position = position_here(desk, key)
     state = desk.backend.registry.state_of(key)
     service = state.services.get(key)
-    usual = not query.model_fields_set or query.model_fields_set <= {"fresh"}
+    usual = query.model_fields_set <= {"fresh", "after", "wait"}
     tag = f"{position.epoch}.{position.revision}"
     if usual:
         kept = desk.pages.get(key, tag)

@@ -22,6 +22,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from ssgovern import limits
+from ssgovern.api.http.asked import TIME_EXTENSION
 from ssgovern.api.http.problems import PROBLEM_MEDIA_TYPE, problem_of
 from ssgovern.errors import (
     DeadlineExceededError,
@@ -227,6 +228,7 @@ class HttpConnection(HttpToolsProtocol):
         self._head_bytes = 0
         if self._is_idle:
             self._give(self._host.bounds.request_ms)
+        self.scope["extensions"] = {TIME_EXTENSION: self._give}  # type: ignore[dict-item]
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:

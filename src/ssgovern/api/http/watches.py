@@ -26,19 +26,20 @@ class Watches:
 
     @contextmanager
     def one_more(self, wakeup: asyncio.Event) -> Iterator[None]:
-        """Be among those who wait; `wakeup` is set when all have to end.
-
-        Raises OverloadedError if there are as many as may be, ShuttingDownError.
-        """
-        if self.stopping:
-            raise ShuttingDownError("this node is stopping")
-        if len(self._waiting) >= self._watches_max:
-            raise OverloadedError("as many requests wait for changes at this node as may")
+        """Be among those who wait; `wakeup` is set when all have to end. As `check_room`."""
+        self.check_room()
         self._waiting[wakeup] = None
         try:
             yield
         finally:
             del self._waiting[wakeup]
+
+    def check_room(self) -> None:
+        """Raise OverloadedError if there are as many as may be, ShuttingDownError."""
+        if self.stopping:
+            raise ShuttingDownError("this node is stopping")
+        if len(self._waiting) >= self._watches_max:
+            raise OverloadedError("as many requests wait for changes at this node as may")
 
     def stop(self) -> None:
         """Have everybody who waits end."""
