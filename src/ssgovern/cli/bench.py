@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 
@@ -14,8 +14,9 @@ from ssgovern.cli.exits import EXIT_OK
 from ssgovern.cli.load import Workload, drive, reads, registrations, workload
 from ssgovern.cli.options import Target, client_command
 from ssgovern.cli.output import counted, is_terminal, print_json, print_table
-from ssgovern.client.addresses import Address, parse_addresses
+from ssgovern.client.addresses import parse_addresses
 from ssgovern.client.registry import Registry
+from ssgovern.client.tls import dialler_of
 from ssgovern.errors import NotFoundError
 from ssgovern.wire.pb import model_pb2
 
@@ -69,7 +70,6 @@ class Figures:
 @client_command
 async def bench(target: Target, connections: int, in_flight: int, seconds: float) -> int:
     """Measure a node or a cluster: registrations, reads, and the latency of a lone request."""
-    addresses = parse_addresses(target.server)
     namespace = "bench" if target.namespace == "default" else target.namespace
     keys = [
         model_pb2.ServiceKey(
@@ -87,7 +87,7 @@ async def bench(target: Target, connections: int, in_flight: int, seconds: float
             ("reads of an empty service", readers, in_flight, None),
             ("one registration at a time", everyone[:1], 1, check),
         ):
-            results.append(await _measure(addresses, what, workloads, depth, seconds, checked))
+            results.append(await _measure(target, what, workloads, depth, seconds, checked))
     if target.json:
         print_json([asdict(figures) for figures in results])
         return EXIT_OK
@@ -123,7 +123,7 @@ async def _all_there(registry: Registry, group: str, registered: int) -> None:
 
 
 async def _measure(
-    addresses: Sequence[Address],
+    target: Target,
     what: str,
     workloads: list[Workload],
     depth: int,
@@ -131,12 +131,13 @@ async def _measure(
     check: Callable[[int], Awaitable[None]] | None,
 ) -> Figures:
     run, taken_s = await drive(
-        addresses,
+        parse_addresses(target.server),
         workloads,
         in_flight=depth,
         seconds=seconds,
         on_second=_progress(what),
         check=check,
+        tls=dialler_of(target.tls),
     )
     latencies = sorted(run.latencies)
     return Figures(

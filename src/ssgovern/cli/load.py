@@ -20,6 +20,7 @@ from ssgovern.client.addresses import Address
 from ssgovern.errors import Retry, SsGovernError, UnavailableError
 from ssgovern.model import ShardId, shard_of
 from ssgovern.transport.connection import FrameConnection
+from ssgovern.transport.tls import TlsDialler
 from ssgovern.wire.codec import decode, error_from_message
 from ssgovern.wire.frames import (
     HEADER,
@@ -283,15 +284,15 @@ async def _reconnect(
 
 
 async def _connect(session: LoadSession, routes: Routes) -> LoadConnection:
-    host, port = routes.address_of(session.shard)
+    address = routes.address_of(session.shard)
     connection = LoadConnection(session)
     try:
         async with asyncio.timeout(_CONNECT_S_MAX):
-            await asyncio.get_running_loop().create_connection(lambda: connection, host, port)
+            await routes.dial(connection, address)
             await connection.ready
     except (OSError, TimeoutError) as error:
         connection.abort()
-        raise UnavailableError(f"no node answers at {host}:{port}: {error}") from error
+        raise UnavailableError(f"no node answers at {address}: {error}") from error
     session.use(connection)
     return connection
 
@@ -305,6 +306,7 @@ async def drive(
     requests_max: int = 4_000_000,
     on_second: Callable[[int], None] | None = None,
     check: Callable[[int], Awaitable[None]] | None = None,
+    tls: TlsDialler | None = None,
 ) -> tuple[Run, float]:
     """Load the nodes with one session per workload; return what was answered and in what time.
 
@@ -312,7 +314,7 @@ async def drive(
     sessions registered is gone again when this returns. Raises SsGovernError.
     """
     run = Run(requests_max)
-    routes = Routes(addresses)
+    routes = Routes(addresses, tls)
     loop = asyncio.get_running_loop()
     await routes.refresh(loop.time())
     sessions = [LoadSession(run, workload, in_flight) for workload in workloads]

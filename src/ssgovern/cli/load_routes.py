@@ -15,6 +15,7 @@ from ssgovern.client.shard_map import NOBODY, ClientMap
 from ssgovern.errors import SsGovernError, UnavailableError
 from ssgovern.model import ShardId, session_id_of
 from ssgovern.transport.connection import FrameConnection
+from ssgovern.transport.tls import TlsDialler, dial_tls
 from ssgovern.wire.codec import decode, error_from_message
 from ssgovern.wire.frames import (
     PROTOCOL_VERSION_MAX,
@@ -46,8 +47,9 @@ def hello() -> bytes:
 class Routes:
     """The primaries of shards, by address. `refresh` asks anew."""
 
-    def __init__(self, addresses: Sequence[Address]) -> None:
+    def __init__(self, addresses: Sequence[Address], tls: TlsDialler | None = None) -> None:
         self._seeds = list(addresses)
+        self._tls = tls
         self._map = ClientMap()
         self._asked_at = float("-inf")
         self._turn = asyncio.Lock()
@@ -65,6 +67,14 @@ class Routes:
             raise UnavailableError(f"shard {shard} has no primary at present")
         return address
 
+    async def dial(self, connection: FrameConnection, address: Address) -> None:
+        """Let a connection be one to an address. Raises OSError."""
+        if self._tls is not None:
+            await dial_tls(lambda: connection, address.host, address.port, self._tls)
+        else:
+            loop = asyncio.get_running_loop()
+            await loop.create_connection(lambda: connection, address.host, address.port)
+
     async def refresh(self, now: float) -> None:
         """Ask the nodes until one answers, unless that was just done. Raises UnavailableError."""
         async with self._turn:
@@ -73,13 +83,24 @@ class Routes:
             failure: SsGovernError = UnavailableError("no address to ask")
             for address in dict.fromkeys([*self._map.addresses(), *self._seeds]):
                 try:
-                    self._map.apply(await _shard_map(address), address)
+                    self._map.apply(await self._shard_map(address), address)
                 except SsGovernError as error:
                     failure = error
                 else:
                     self._asked_at = asyncio.get_running_loop().time()
                     return
             raise failure
+
+    async def _shard_map(self, address: Address) -> native_pb2.ShardMapUpdate:
+        asking = _Asking()
+        try:
+            async with asyncio.timeout(_ASK_S_MAX):
+                await self.dial(asking, address)
+                return await asking.answer
+        except (OSError, TimeoutError) as error:
+            raise UnavailableError(f"no node answers at {address}: {error}") from error
+        finally:
+            asking.abort()
 
 
 class _Asking(FrameConnection):
@@ -107,16 +128,3 @@ class _Asking(FrameConnection):
     def on_closed(self, cause: Exception | None) -> None:
         if not self.answer.done():
             self.answer.set_exception(UnavailableError(f"{self.peer} closed the connection"))
-
-
-async def _shard_map(address: Address) -> native_pb2.ShardMapUpdate:
-    asking = _Asking()
-    try:
-        async with asyncio.timeout(_ASK_S_MAX):
-            loop = asyncio.get_running_loop()
-            await loop.create_connection(lambda: asking, address.host, address.port)
-            return await asking.answer
-    except (OSError, TimeoutError) as error:
-        raise UnavailableError(f"no node answers at {address}: {error}") from error
-    finally:
-        asking.abort()
