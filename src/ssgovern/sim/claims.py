@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ssgovern.model import ServiceKey, shard_of
+from ssgovern.sim.lease_promises import Promises
 from ssgovern.sim.ledger import Ledger, LedgerEntry
 from ssgovern.wire.codec import key_from_wire
 from ssgovern.wire.pb import log_pb2
@@ -26,6 +27,8 @@ class Claims:
         self.acknowledged = 0
         self.lists_may_be_old = False
         """Lists of services may come from replicas."""
+        self.promises = Promises(world, self.fail)
+        """What holders of leases were told."""
         self._may_register: dict[tuple[ServiceKey, str, bytes], bool] = {}
 
     def fail(self, text: str) -> None:
@@ -39,7 +42,12 @@ class Claims:
             self.fail(text)
 
     def check_registered(self, record: log_pb2.Record, entry: LedgerEntry) -> None:
-        """D2: what a committed entry registers was asked for and not taken back."""
+        """D2: what a committed entry registers was asked for and not taken back.
+
+        S4: it ends no lease too early.
+        """
+        if record.HasField("session_ended"):
+            self.promises.on_ended(record.session_ended.session_id)
         if not record.HasField("registered"):
             return
         change = record.registered

@@ -268,7 +268,7 @@ class ClusterChecker(Claims):
                 "and has no lease itself"
             )
         now = watch.judge.running_ms()
-        ttl_ms = watch.plan.server.session.ttl_ms
+        ttl_ms = session.ttl_ms if session.is_lease else watch.plan.server.session.ttl_ms
         for shard in shards_of(session.shards):
             since = watch.promoted.get(shard)
             if since is None or now - since >= ttl_ms - _CLOCK_TOLERANCE_MS:

@@ -27,11 +27,12 @@ from ssgovern.sim.convergence import check_converged
 from ssgovern.sim.few_shards import few_shards
 from ssgovern.sim.harness import Result, logs_judged, story_of
 from ssgovern.sim.histories import Histories, describe
+from ssgovern.sim.lease_keeper import CLIENTS
 from ssgovern.sim.linearizability import Verdict
 from ssgovern.sim.nemesis import start
 from ssgovern.sim.observed import FailpointDisk
 from ssgovern.sim.process import Process
-from ssgovern.sim.raw_clients import RAW_CLIENTS, RawClient
+from ssgovern.sim.raw_clients import RawClient
 from ssgovern.sim.recorder import RECORDED, Recorder
 from ssgovern.sim.runtime import SimRuntime
 from ssgovern.sim.scenario import ClientPlan, with_knobs
@@ -158,7 +159,7 @@ class ClusterRun:
             await Life(plan, self._stage, runtime).run()
 
         async def run_raw(runtime: SimRuntime) -> None:
-            client = self._raw[plan.name] = RAW_CLIENTS[plan.kind](plan, self._stage, runtime)
+            client = self._raw[plan.name] = CLIENTS[plan.kind](plan, self._stage, runtime)
             await client.run()
 
         async def run_recorder(runtime: SimRuntime) -> None:
@@ -173,7 +174,7 @@ class ClusterRun:
             return run_admin
         if plan.kind == "recorder":
             return run_recorder
-        return run_raw if plan.kind in RAW_CLIENTS else run_sdk
+        return run_raw if plan.kind in CLIENTS else run_sdk
 
     def _some_primary(self) -> Process | None:
         service = self._world.fault_rng.choice([*self._stage.services, *RECORDED])
@@ -249,7 +250,8 @@ class ClusterRun:
         for watch in self._watches:
             if watch.node is not None:
                 self.checker.look_closely(watch, watch.node)
-        check_converged(self.checker, self._stage, self._raw, self._clients_that_say())
+        hold_s = self._scenario.nodes[0].server.protection.hold_ms / 1000.0
+        check_converged(self.checker, self._stage, self._raw, self._clients_that_say(), hold_s)
         for name, recorder in self._recorders.items():
             alive = self._world.processes[name].alive
             self.checker.expect(

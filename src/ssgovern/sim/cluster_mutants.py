@@ -228,6 +228,25 @@ def no_full_ttl_after_promotion(taps: Taps) -> None:
     taps.replace(RegistryService, "claim_shards", make)
 
 
+def lease_taken_for_a_session(taps: Taps) -> None:
+    """A new primary gives leases the time to live of a client's session."""
+
+    def make(claim_shards: Method) -> object:
+        def without_times(
+            self: RegistryService, shards: Iterable[ShardId], now_ms: float
+        ) -> object:
+            result = claim_shards(self, shards, now_ms)
+            table = self.sessions
+            for session in list(table._sessions.values()):
+                if session.is_lease:
+                    table._set_ttl(session, table.ttl_ms)
+            return result
+
+        return without_times
+
+    taps.replace(RegistryService, "claim_shards", make)
+
+
 # --- clients ---------------------------------------------------------------------------------
 
 
@@ -290,6 +309,7 @@ CLUSTER_MUTANTS: dict[str, ClusterMutant] = {
     "promoted_forgets_tail": ClusterMutant(promoted_forgets_tail),
     "joins_without_catching_up": ClusterMutant(joins_without_catching_up),
     "no_full_ttl_after_promotion": ClusterMutant(no_full_ttl_after_promotion),
+    "lease_taken_for_a_session": ClusterMutant(lease_taken_for_a_session),
     "client_takes_old_maps": ClusterMutant(client_takes_old_maps),
     "client_never_claims": ClusterMutant(client_never_claims),
     "client_ignores_changes": ClusterMutant(client_ignores_changes),

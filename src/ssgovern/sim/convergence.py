@@ -10,15 +10,23 @@ from collections.abc import Mapping, Sequence
 from ssgovern.model import ServiceKey
 from ssgovern.sim.claims import Claims
 from ssgovern.sim.followers import told_of
+from ssgovern.sim.lease_keeper import LeaseKeeper, may_still_live
 from ssgovern.sim.process import Process
 from ssgovern.sim.raw_clients import RawClient, RawWatcher
 from ssgovern.sim.workload import Life, Stage
 
 
 def check_converged(
-    checker: Claims, stage: Stage, raw: Mapping[str, RawClient], clients: Sequence[Process]
+    checker: Claims,
+    stage: Stage,
+    raw: Mapping[str, RawClient],
+    clients: Sequence[Process],
+    hold_s: float,
 ) -> None:
-    """Check every living client against the ledger; nothing is written any more."""
+    """Check every living client against the ledger; nothing is written any more.
+
+    `hold_s`: for so long protection may have held anyone.
+    """
     living = [client for client in clients if client.alive]
     for client in living:
         life = stage.lives.get(client.name)
@@ -28,7 +36,7 @@ def check_converged(
             checker.fail(f"L1: {client.name} did not get to its program")
         else:
             _check_life(checker, stage, life)
-    _check_owners(checker, stage, raw, living)
+    _check_owners(checker, stage, raw, living, hold_s)
 
 
 def _check_life(checker: Claims, stage: Stage, life: Life) -> None:
@@ -67,6 +75,8 @@ def _check_expected(checker: Claims, stage: Stage, life: Life) -> None:
 
 
 def _check_raw(checker: Claims, client: RawClient) -> None:
+    if isinstance(client, LeaseKeeper):
+        client.check_converged()
     if isinstance(client, RawWatcher):
         for key, listed in client.lists.items():
             _check_now(checker, client.plan.name, key, dict(listed))
@@ -82,18 +92,29 @@ def _check_now(checker: Claims, who: str, key: ServiceKey, listed: dict[str, obj
 
 
 def _check_owners(
-    checker: Claims, stage: Stage, raw: Mapping[str, RawClient], living: Sequence[Process]
+    checker: Claims,
+    stage: Stage,
+    raw: Mapping[str, RawClient],
+    living: Sequence[Process],
+    hold_s: float,
 ) -> None:
-    """S2: whose session is gone has no ephemeral instance."""
+    """S2: whose session is gone, or whose lease nobody renews, has no ephemeral instance."""
     sessions: dict[bytes, str] = {}
     for client in living:
         if client.name in raw:
-            sessions[raw[client.name].session_id] = client.name
+            keeper = raw[client.name]
+            sessions[keeper.session_id] = client.name
+            if isinstance(keeper, LeaseKeeper):
+                sessions.update(dict.fromkeys(keeper.held, client.name))
         elif client.name in stage.lives:
             sessions[stage.lives[client.name].session_id] = client.name
     for key, history in checker.ledger.services():
         for name, owned in history.now.items():
-            if owned.session_id and owned.session_id not in sessions:
+            if (
+                owned.session_id
+                and owned.session_id not in sessions
+                and not may_still_live(checker, key, owned.session_id, hold_s)
+            ):
                 checker.fail(
                     f"S2: {key} {name} belongs to session {owned.session_id.hex()[:8]}, "
                     "whose client died long ago"

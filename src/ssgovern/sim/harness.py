@@ -17,10 +17,11 @@ from ssgovern.errors import DiskFullError, StorageFailedError
 from ssgovern.sim.checkers import Checker
 from ssgovern.sim.claims import Claims
 from ssgovern.sim.convergence import check_converged
+from ssgovern.sim.lease_keeper import CLIENTS
 from ssgovern.sim.loop import SimLoop
 from ssgovern.sim.mutants import HONEST, Mutant
 from ssgovern.sim.nemesis import Nemesis, start
-from ssgovern.sim.raw_clients import RAW_CLIENTS, RawClient
+from ssgovern.sim.raw_clients import RawClient
 from ssgovern.sim.runtime import SimRuntime
 from ssgovern.sim.scenario import ClientPlan, Scenario, draw, with_knobs
 from ssgovern.sim.trace import Kind
@@ -115,10 +116,10 @@ class Run:
             await Life(plan, self._stage, runtime).run()
 
         async def run_raw(runtime: SimRuntime) -> None:
-            client = self._raw[plan.name] = RAW_CLIENTS[plan.kind](plan, self._stage, runtime)
+            client = self._raw[plan.name] = CLIENTS[plan.kind](plan, self._stage, runtime)
             await client.run()
 
-        return run_raw if plan.kind in RAW_CLIENTS else run_sdk
+        return run_raw if plan.kind in CLIENTS else run_sdk
 
     # --- the play --------------------------------------------------------------------------
 
@@ -177,7 +178,8 @@ class Run:
             checker.fail("L1: healed, and the node does not serve")
             return
         checker.look_closely()
-        check_converged(checker, self._stage, self._raw, self._clients)
+        hold_s = self._scenario.server.protection.hold_ms / 1000.0
+        check_converged(checker, self._stage, self._raw, self._clients, hold_s)
 
     def result(self, story: tuple[str, ...]) -> Result:
         checker, world = self.checker, self._world

@@ -160,7 +160,7 @@ class ShardLedger:
                 if instance.ephemeral:
                     del history.now[name]
                 else:
-                    lost = replace(instance, healthy=False, revision=revision)
+                    lost = replace(instance, healthy=False, revision=revision, lease_ms=0)
                     history.now[name] = Owned(lost, b"")
             if mine:
                 self._note(history, revision)

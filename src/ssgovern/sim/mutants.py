@@ -210,6 +210,17 @@ class SessionsRestoredEarly(ObservedNode):
         pass
 
 
+class LeasesRestoredAsSessions(ObservedNode):
+    """Gives leases of the earlier life the time to live of a client's session."""
+
+    def _restore_sessions(self) -> None:
+        super()._restore_sessions()
+        table = self.registry.sessions
+        for session in list(table._sessions.values()):
+            if session.is_lease:
+                table._set_ttl(session, table.ttl_ms)
+
+
 class NoGraceAfterClose(ObservedNode):
     """Ends a session the moment its connection closes."""
 
@@ -370,6 +381,7 @@ MUTANTS: dict[str, Mutant] = {
     "expiry_ignores_stall": Mutant(ExpiryIgnoresStall),
     "no_full_ttl_after_restart": Mutant(NoFullTtlAfterRestart),
     "sessions_restored_early": Mutant(SessionsRestoredEarly),
+    "leases_restored_as_sessions": Mutant(LeasesRestoredAsSessions),
     "no_grace_after_close": Mutant(NoGraceAfterClose),
     "protection_never_ends": Mutant(ProtectionNeverEnds),
     "ended_session_still_writes": Mutant(EndedSessionStillWrites),

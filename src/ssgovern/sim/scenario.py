@@ -137,7 +137,7 @@ def draw(seed: int, *, minutes: float | None = None) -> Scenario:
         faults=tuple(faults),
         gap_s=rng.choice([0.7, 1.5, 3.0]),
         server=_draw_server(rng),
-        clients=_draw_clients(rng),
+        clients=_draw_clients(rng) + lease_keepers(seed),
         services=tuple(rng.sample(_SERVICES, rng.choice([1, 2, 4, 6]))),
         knobs=_draw_knobs(rng, slow=sync_s[1] > 0.05),
         sync_s=sync_s,
@@ -191,6 +191,23 @@ def _draw_clients(rng: random.Random) -> tuple[ClientPlan, ...]:
             reuses_ids=reuses_ids,
         )
         for number, kind in enumerate(kinds)
+    )
+
+
+def lease_keepers(seed: int) -> tuple[ClientPlan, ...]:
+    """Draw whether a seed has one. By itself, so that seeds without one stay what they were."""
+    rng = random.Random(f"{seed}/lease keeper")
+    if rng.random() >= 0.4:
+        return ()
+    return (
+        ClientPlan(
+            name="keeper",
+            kind="lease_keeper",
+            clock_rate=rng.choice([1.0, 0.98, 1.02]),
+            has_cache=False,
+            pace_s=rng.choice([0.2, 0.8]),
+            reuses_ids=False,
+        ),
     )
 
 

@@ -91,7 +91,7 @@ class SessionsJudge:
         silent_ms, closed_ms = now - heard, 0.0 if closed is None else now - closed
         since = heard if closed is None else min(heard, closed)
         tolerance_ms = 1.0 + _PAUSE_TOLERANCE_MS * sum(when >= since for when, _ in self._pauses)
-        is_silent = silent_ms >= self._session.ttl_ms - tolerance_ms
+        is_silent = silent_ms >= self._ttl_ms(session) - tolerance_ms
         is_closed = closed is not None and (
             closed_ms >= self._session.close_grace_ms - tolerance_ms
         )
@@ -100,6 +100,9 @@ class SessionsJudge:
                 f"S1: session {session.id.hex()[:8]} expired {silent_ms:.0f} ms after it was heard"
                 + ("" if closed is None else f", {closed_ms:.0f} ms after its connection closed")
             )
+
+    def _ttl_ms(self, session: Session) -> float:
+        return session.ttl_ms if session.is_lease else self._session.ttl_ms
 
     # --- what does not happen --------------------------------------------------------------
 
@@ -119,7 +122,7 @@ class SessionsJudge:
                         f"S3: session {session.id.hex()[:8]} is held for {now - since:.0f} ms"
                     )
                 continue
-            overdue_ms = now - self._heard.get(session.id, now) - self._session.ttl_ms
+            overdue_ms = now - self._heard.get(session.id, now) - self._ttl_ms(session)
             if session.id in self._closed:
                 grace_ms = now - self._closed[session.id] - self._session.close_grace_ms
                 overdue_ms = max(overdue_ms, grace_ms)
