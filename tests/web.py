@@ -13,8 +13,9 @@ from rig import Answer, Rig, Wire
 
 from ssgovern.api.http.front import Front
 from ssgovern.api.native.namespaces import page_of_namespaces
+from ssgovern.client.observed import EventPage, SessionPage
 from ssgovern.errors import SsGovernError, UnavailableError
-from ssgovern.model import NodeId, Outcome, ServiceKey, ShardId
+from ssgovern.model import NodeId, Outcome, ServiceKey, ShardId, check_name
 from ssgovern.runtime.real import RealRuntime
 from ssgovern.service.placement import Standalone
 from ssgovern.service.push import PushService
@@ -37,6 +38,8 @@ class FarNodes:
         """What is raised instead of an answer."""
         self.subscribers = applied_pb2.SubscribersResponse()
         self.applied = applied_pb2.AwaitAppliedResponse(applied=True)
+        self.sessions = SessionPage((), "", 0)
+        self.events = EventPage(())
 
     async def call(
         self,
@@ -118,6 +121,11 @@ class FarNodes:
             raise outcome.error
         return outcome, (proposal.epoch, proposal.revision)
 
+    async def registry(self, namespace: str = "") -> FarClient:
+        if namespace:
+            check_name("namespace", namespace)
+        return FarClient(self)
+
     async def ask(
         self, node: NodeId, type_: int, request: Message, answer: type[M], *, timeout_ms: int = 0
     ) -> M:
@@ -139,6 +147,19 @@ class FarNodes:
 
     async def live_nodes(self) -> list[NodeId]:
         return [NodeId(2), NodeId(3)]
+
+
+class FarClient:
+    """The client of a gateway, as far as it is asked for more than single requests."""
+
+    def __init__(self, nodes: FarNodes) -> None:
+        self._nodes = nodes
+
+    async def sessions(self, **query: Any) -> SessionPage:
+        return self._nodes.sessions
+
+    async def events(self, service: str, **query: Any) -> EventPage:
+        return self._nodes.events
 
 
 class Site:

@@ -114,6 +114,40 @@ class SubscribersQuery(Query):
     )
 
 
+class SessionsQuery(Query):
+    """Which sessions."""
+
+    id_prefix: str = Field(
+        default="", pattern=r"^([0-9a-f]{2}){0,16}$", description="of the id, in hexadecimal"
+    )
+    client_name: str = Field(
+        default="",
+        max_length=limits.CLIENT_NAME_BYTES_MAX,
+        description="of clients whose name has this in it",
+    )
+    page_size: int = Field(
+        default=limits.HTTP_PAGE_DEFAULT, ge=1, le=limits.SESSIONS_PAGE_MAX, description="at most"
+    )
+    page_token: str = Field(
+        default="", pattern=r"^([0-9a-f]{2}){0,16}$", description="from the page before"
+    )
+
+
+class EventsQuery(Query):
+    """Which events."""
+
+    namespace: Name = Field(default="", description="empty: of all namespaces")
+    group: Name = Field(default="", description="empty: of all groups")
+    service: Name = Field(default="", description="empty: of all services")
+    cluster: bool = Field(default=False, description="also what was decided about nodes and shards")
+    limit: int = Field(
+        default=limits.HTTP_PAGE_DEFAULT,
+        ge=1,
+        le=limits.EVENTS_PAGE_MAX,
+        description="the newest so many",
+    )
+
+
 # --- bodies -------------------------------------------------------------------------------
 
 

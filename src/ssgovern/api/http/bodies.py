@@ -193,6 +193,75 @@ class Decided(Body):
     sentence: str
 
 
+class FailedNode(Body):
+    """A node that did not answer for what it knows."""
+
+    node_id: int
+    detail: str
+
+
+class Session(Body):
+    """A client's identity across reconnects, or a lease, as all nodes together know it."""
+
+    id: str
+    client_name: str = Field(description="empty: it is not connected")
+    address: str
+    connected: bool
+    connected_ms: int = Field(description="for so long")
+    heard_ms: int = Field(description="so long ago something was heard of it")
+    lease: bool = Field(description="it is kept by requests and never has a connection")
+    ttl_ms: int
+    instances: int
+    subscriptions: int
+    protected: bool = Field(description="it would have expired, and protection holds it")
+    nodes: list[int] = Field(description="ids of the nodes that know it")
+
+
+class SessionPage(Body):
+    """Some of the sessions, in the order of their ids."""
+
+    sessions: list[Session]
+    total: int = Field(description="sessions at all nodes; one at several counts at each")
+    next_page_token: str | None = Field(description="for the next page; null: this was the last")
+    failed_nodes: list[FailedNode]
+
+
+class FieldChange(Body):
+    """A field before and after; long values are cut."""
+
+    name: str
+    before: str
+    after: str
+
+
+class Event(Body):
+    """Something that happened to an instance, or was decided about the cluster."""
+
+    kind: str = Field(
+        description="registered, replaced, deregistered, updated, expired, left, unhealthy, "
+        "out_of_service, in_service, cluster, or missed: nobody remembers what was here"
+    )
+    time_ms: int = Field(description="by the clock of the node that decided it; 0: not known")
+    namespace: str
+    group: str
+    service: str
+    instance_id: str
+    address: str
+    shard: int
+    epoch: int
+    revision: int
+    session_id: str = Field(description="whose request it was")
+    changes: list[FieldChange]
+    reason: str = Field(description="of the cluster: one sentence")
+
+
+class EventPage(Body):
+    """The newest events, oldest first."""
+
+    events: list[Event]
+    failed_nodes: list[FailedNode]
+
+
 class Namespace(Body):
     """An environment, isolated from all others."""
 

@@ -30,7 +30,7 @@ from ssgovern.wire.pb import model_pb2
 
 _LOOK_S = limits.HTTP_WATCH_LOOK_MS / 1000.0
 _BEAT_S = limits.HTTP_STREAM_BEAT_MS / 1000.0
-_BEAT = b": still here\n\n"
+BEAT = b": still here\n\n"
 
 
 async def service(desk: Desk, asked: Asked) -> Answer | Stream:
@@ -197,9 +197,9 @@ async def _events(
                 yield event
         except SsGovernError as error:
             # The status has gone out: who reads hears of it here, and comes again.
-            yield _failure(error)
+            yield failure(error)
     if desk.watches.stopping:
-        yield _failure(ShuttingDownError("this node is stopping: ask another"))
+        yield failure(ShuttingDownError("this node is stopping: ask another"))
 
 
 async def _here(
@@ -233,7 +233,7 @@ async def _here(
             elif woken or quiet_s >= _BEAT_S:
                 # Woken without news: nobody may listen any more.
                 quiet_s = 0.0
-                yield _BEAT
+                yield BEAT
             first = False
             woken = await waker.woken(_LOOK_S)
             quiet_s += _LOOK_S
@@ -260,7 +260,7 @@ async def _there(
                 quiet_s += _LOOK_S
                 if quiet_s >= _BEAT_S:
                     quiet_s = 0.0
-                    yield _BEAT
+                    yield BEAT
                 continue
             if change is None:
                 return
@@ -295,7 +295,7 @@ def _told(
     }
     position = f"{now.epoch}.{now.revision}"
     if kind == "current":
-        yield _event("current", base, position)
+        yield event_bytes("current", base, position)
         return
     most = limits.HTTP_EVENT_INSTANCES_MAX
     parts = max(1, -(-len(upserted) // most))
@@ -312,14 +312,15 @@ def _told(
             told["since"] = since.revision
             told["upserted"] = found
             told["removed"] = list(removed) if is_last else []
-        yield _event(kind, told, position if is_last else "")
+        yield event_bytes(kind, told, position if is_last else "")
 
 
-def _failure(error: SsGovernError) -> bytes:
-    return _event("error", {"detail": error.message, "code": int(error.code)})
+def failure(error: SsGovernError) -> bytes:
+    """Return the event that tells why a stream ends."""
+    return event_bytes("error", {"detail": error.message, "code": int(error.code)})
 
 
-def _event(name: str, told: dict[str, object], position: str = "") -> bytes:
+def event_bytes(name: str, told: dict[str, object], position: str = "") -> bytes:
     """Return an event as it is sent. JSON has no line breaks of its own."""
     head = f"event: {name}\n" + (f"id: {position}\n" if position else "")
     return f"{head}data: {json.dumps(told, ensure_ascii=False, separators=(',', ':'))}\n\n".encode()
