@@ -14,7 +14,7 @@ from collections.abc import Callable, Coroutine
 from ssgovern.errors import DiskFullError, StorageFailedError
 from ssgovern.model import shard_of
 from ssgovern.node.cluster_node import ClusterNode
-from ssgovern.node.node import Ready
+from ssgovern.node.node import Node, Ready
 from ssgovern.runtime import Disk
 from ssgovern.sim.cluster_admin import Admin, Orders
 from ssgovern.sim.cluster_checkers import ClusterChecker, NodeWatch
@@ -108,6 +108,7 @@ class ClusterRun:
             self.checker, scenario.services, lambda _: None, addresses=scenario.addresses
         )
         self.checker.is_held = self._stage.is_held
+        self._stage.nodes = self._running
         self._clients = [
             world.process(plan.name, self._client_main(plan), clock_rate=plan.clock_rate)
             for plan in scenario.clients
@@ -124,6 +125,9 @@ class ClusterRun:
             command=self._orders.waiting.append,
             has_left=self._judge.has_left,
         )
+
+    def _running(self) -> list[Node]:
+        return [w.node for w in self._watches if w.node is not None and w.process.alive]
 
     # --- processes ---------------------------------------------------------------------------
 

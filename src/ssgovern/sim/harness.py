@@ -89,6 +89,7 @@ class Run:
         self._node.machine.disk_timing = scenario.disk_timing()
         self.checker = Checker(world, scenario, self._node)
         self._stage = Stage(self.checker, scenario.services, mutant.change_client)
+        self._stage.nodes = lambda: [] if self.checker.node is None else [self.checker.node]
         self._clients = [
             world.process(plan.name, self._client_main(plan), clock_rate=plan.clock_rate)
             for plan in scenario.clients

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 import signal
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -18,7 +18,9 @@ from ssgovern.client.registry import Registry, connect
 from ssgovern.client.subscription import PrefixSubscription, Subscription
 from ssgovern.errors import ErrorCode, SsGovernError
 from ssgovern.model import DEFAULT_GROUP, DEFAULT_NAMESPACE, Instance, ServiceKey
+from ssgovern.node.node import Node
 from ssgovern.sim.claims import Claims
+from ssgovern.sim.delivery import check_delivered
 from ssgovern.sim.followers import Follower, check_list, check_listing, check_read, told_of
 from ssgovern.sim.runtime import SimRuntime
 from ssgovern.sim.scenario import ClientPlan
@@ -26,6 +28,8 @@ from ssgovern.sim.scenario import ClientPlan
 T = TypeVar("T")
 
 NODE_ADDRESS = "node:7420"
+_WAITING_SHARE = 0.3
+"""Of those who deregister: they wait until every subscriber knows."""
 
 # What a caller may be told while things fail. Everything else would be a fault of ours.
 _EXCUSES = frozenset(
@@ -67,8 +71,12 @@ class Stage:
         """The present life of each client that uses the SDK."""
         self.touched: dict[tuple[ServiceKey, str], None] = {}
         """Instances that an operator has taken from their owners."""
+        self.nodes: Callable[[], Iterable[Node]] = tuple
+        """Those that run now."""
         self.operations = 0
         self.failures = 0
+        self.delivered = 0
+        """How often all live subscribers were said to have a change."""
 
     def is_held(self, session_id: bytes, key: ServiceKey, name: str) -> bool:
         """Tell whether a session's client knows that it has an instance."""
@@ -109,6 +117,8 @@ class Life:
             timeout=self.rng.choice([1.0, 5.0]),
             runtime=runtime,
         )
+        # Of its own: waiting or not shall not shift the rest of what the program draws.
+        self._waiting_rng = random.Random(f"{runtime.process.world.seed}/{plan.name}/wait")
         stage.change_client(self.registry)
         self.expected: dict[tuple[ServiceKey, str], Wanted | None] = {}
         """By instance what was acknowledged; None: unknown, or gone."""
@@ -277,12 +287,22 @@ class Life:
         del self.registrations[key, name]
         self.expected[key, name] = None
         floor = self.checker.floor(key)
+        waits = self._waiting_rng.random() < _WAITING_SHARE
         result = await self._attempt(
-            self.registry.deregister(key.service, name),
+            self._release(key, name) if waits else self.registry.deregister(key.service, name),
             may_be_foreign=lambda: self._may_be_foreign(key, name),
         )
         if isinstance(result, bool):
             self.checker.is_deregistered(key, name, self.session_id, floor)
+
+    async def _release(self, key: ServiceKey, name: str) -> bool:
+        """Deregister and wait until every subscriber knows; see whether it does."""
+        stage = self.stage
+        release = await self.registry.release(key.service, name)
+        assert release.gone is not None, "that was asked for"
+        stage.delivered += release.gone.complete
+        check_delivered(self.checker, self.registry, release.gone, stage.nodes(), stage.lives)
+        return release.removed
 
     async def _update(self) -> None:
         key, name = self.rng.choice(list(self.registrations))
