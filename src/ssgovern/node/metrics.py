@@ -8,6 +8,7 @@ shards, so that the number of series is bounded by the size of the cluster.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import resource
 from collections.abc import Callable, Iterator
@@ -148,6 +149,21 @@ class NodeMetrics:
             "push_delay_seconds",
             "From the commit of a change to the sockets of those who were up to date",
             push.delays,
+        )
+        yield histogram(
+            "push_applied_delay_seconds",
+            "From the commit of a change until a subscriber had applied it, by what it says",
+            push.applied_delays,
+        )
+        yield gauge(
+            "push_applied_lag_max_seconds",
+            "For how long some subscriber has lacked a change; heartbeats bring news of it",
+            node.push.applied.longest_lag_s(asyncio.get_running_loop().time()),
+        )
+        yield gauge(
+            "push_applied_waits",
+            "Requests that wait until all subscribers have applied something",
+            node.push.applied.waits,
         )
         yield gauge(
             "push_services_waiting",
