@@ -169,6 +169,20 @@ HTTP_RENEWALS_MAX = 500
 HTTP_LEASE_CHARS_MAX = 64
 """A lease as a header or a body carries it."""
 
+HTTP_LOGIN_MS = 12 * 3_600_000
+"""A log-in to the console lasts so long."""
+HTTP_LOGINS_MAX = 10_000
+"""Log-ins of one node; the oldest ends for a new one."""
+HTTP_LOGIN_BYTES_MAX = 4 << 10
+HTTP_LOGIN_FAILURES_MAX = 5
+"""So many log-ins in a row may fail, of one user or from one address, without a pause."""
+HTTP_LOGIN_FAILURES_MS = 15 * 60_000
+"""Without a failure for so long they count anew."""
+HTTP_LOGIN_PAUSE_MS_MAX = 60_000
+"""The longest pause; a longer one would let anybody keep a user out."""
+HTTP_LOGIN_ATTEMPTS_MAX = 10_000
+"""Users and addresses whose failures are remembered."""
+
 # --- access -------------------------------------------------------------------------------
 ACCESS_USERS_MAX = 1_000
 ACCESS_TOKENS_MAX = 10_000

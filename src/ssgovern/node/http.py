@@ -7,6 +7,7 @@ before recovery begins and until everything else has ended, so that a supervisor
 
 from __future__ import annotations
 
+from ssgovern.api.http.auth import Gate
 from ssgovern.api.http.console.console import Console
 from ssgovern.api.http.front import Front
 from ssgovern.api.http.gateway import Gateway
@@ -55,7 +56,14 @@ async def open_http(node: Node, config: HttpConfig, runtime: Runtime) -> HttpPor
     gateway = Gateway(lambda: _client_of(node, runtime))
     backend = NodeBackend(node, gateway, runtime)
     hosts = (config.host.lower(),) if is_loopback(config.host) else None
-    front = Front(backend, hosts, Console(backend, runtime.wall_ms))
+    gate = Gate(
+        node.access,
+        node.access_commands.passwords,
+        runtime.wall_ms,
+        runtime.random_bytes,
+        secure=node.tls is not None,
+    )
+    front = Front(backend, hosts, Console(backend, runtime.wall_ms, gate), gate)
     server = HttpServer(front, runtime.wall_ms)
     tls = node.tls
     parts: list[Part] = [NodeMetrics(node), lambda: _of_http(front, server)]

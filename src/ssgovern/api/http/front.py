@@ -14,7 +14,7 @@ import json
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from ipaddress import ip_address
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 from urllib.parse import urlsplit
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -22,6 +22,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from ssgovern.api.http import asked as reading
 from ssgovern.api.http.answers import Answer, Stream
 from ssgovern.api.http.asked import Asked
+from ssgovern.api.http.auth import LOGIN_PATH, LOGOUT_PATH, Gate
 from ssgovern.api.http.backend import Backend
 from ssgovern.api.http.bodies import Health, Problem
 from ssgovern.api.http.desk import Desk
@@ -34,8 +35,10 @@ from ssgovern.errors import (
     NotFoundError,
     PermissionDeniedError,
     SsGovernError,
+    UnauthenticatedError,
     UnsupportedTypeError,
 )
+from ssgovern.service.access import Principal
 
 log = logging.getLogger("ssgovern.http")
 
@@ -55,6 +58,25 @@ _JSON = {"content-type": reading.JSON_MEDIA_TYPE}
 _READING = ("GET", "HEAD")
 
 
+class _Right(NamedTuple):
+    """What a stream was begun by, which may end while it goes on."""
+
+    gate: Gate | None
+    principal: Principal | None
+    operation: Operation
+    asked: Asked
+
+    def is_gone(self) -> bool:
+        """Whether who listens may do so no more."""
+        if self.gate is None:
+            return False
+        try:
+            self.gate.check(self.principal, self.operation, self.asked)
+        except (PermissionDeniedError, UnauthenticatedError):
+            return True
+        return False
+
+
 class Front:
     """The application. `hosts` are the names it is asked by; None: whatever the Host header says.
 
@@ -68,10 +90,12 @@ class Front:
         backend: Backend,
         hosts: tuple[str, ...] | None = None,
         pages: ASGIApp | None = None,
+        gate: Gate | None = None,
     ) -> None:
         self._backend = backend
         self._hosts = hosts
         self._pages = pages
+        self._gate = gate
         self.desk = Desk(backend)
         self._document = json.dumps(openapi_document(OPERATIONS)).encode()
         self.answers = dict.fromkeys((2, 3, 4, 5), 0)
@@ -124,10 +148,21 @@ class Front:
     async def _answer(self, scope: Scope, raw_path: str, receive: Receive, send: Send) -> None:
         headers = reading.headers_of(scope["headers"])
         self._check_host(headers)
+        gate = self._gate
+        if gate is not None and raw_path in (LOGIN_PATH, LOGOUT_PATH):
+            if scope["method"] not in _READING:
+                _check_origin(headers)
+            origin = str((scope["client"] or ("?", 0))[0])
+            reply = await gate.serve(raw_path, scope["method"], headers, origin, receive)
+            await _send(send, *reply)
+            return
         found = self._routes.find(raw_path)
         if found is None:
             if self._pages is None or raw_path.startswith("/api/"):
                 raise NotFoundError(f"nothing is here; {DOCUMENT_PATH} says what there is")
+            if gate is not None and gate.sends_to_login(scope["method"], raw_path, headers):
+                await _send(send, 303, {"location": LOGIN_PATH, **_NOT_KEPT}, b"")
+                return
             await self._pages(scope, receive, send)
             return
         method = scope["method"]
@@ -140,11 +175,17 @@ class Front:
             await _refuse(error, send, 405, {"allow": allowed})
             return
         if not isinstance(target, Operation):
+            if gate is not None and target == self._metrics:
+                gate.check_metrics(headers)
             status, said, body = await target(headers)
             await _send(send, status, said, body)
             return
+        # Who is nobody is told so before anything else of the request is looked at.
+        principal = None if gate is None else gate.who(headers)
         if method not in _READING:
             _check_origin(headers)
+            if gate is not None:
+                gate.check_csrf(headers)
         asked = Asked(
             path=reading.names_of(found.names),
             query=reading.query_of(target.query, scope["query_string"].decode("latin-1")),
@@ -153,13 +194,19 @@ class Front:
         )
         if target.body is not None:
             asked.body = await reading.body_of(target.body, receive, headers)
+        if gate is not None:
+            gate.check(principal, target, asked)
         answer = await target.handle(self.desk, asked)
         if isinstance(answer, Stream):
-            await self._stream(answer, method, receive, send)
+            await self._stream(
+                answer, method, receive, send, _Right(gate, principal, target, asked)
+            )
         else:
             await _send_document(send, target, answer, headers)
 
-    async def _stream(self, stream: Stream, method: str, receive: Receive, send: Send) -> None:
+    async def _stream(
+        self, stream: Stream, method: str, receive: Receive, send: Send, right: _Right
+    ) -> None:
         """Send events until they end or nobody listens."""
         said = {"content-type": reading.EVENTS_MEDIA_TYPE, **_NOT_KEPT, "x-accel-buffering": "no"}
         if method == "HEAD":
@@ -171,7 +218,7 @@ class Front:
         await send(_start(200, said))
         try:
             async for event in stream.events:
-                if leaving.done():
+                if leaving.done() or right.is_gone():
                     break
                 await send({"type": "http.response.body", "body": event, "more_body": True})
         finally:

@@ -156,6 +156,8 @@ GUARDS: dict[int, Guard] = {
     MessageType.CLAIM: _somewhere("register"),
     MessageType.GET: _get,
     MessageType.LIST_SERVICES: _list_services,
+    MessageType.NAMESPACES: _everywhere("read"),
+    MessageType.RENEW: _somewhere("register"),
     MessageType.SUBSCRIBE: _subscribe,
     MessageType.SUBSCRIBERS: _subscribers,
     MessageType.AWAIT_APPLIED: _await_applied,
