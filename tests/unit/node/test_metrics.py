@@ -17,16 +17,28 @@ from prometheus_client.openmetrics.parser import (
 from prometheus_client.parser import text_string_to_metric_families as parse
 from prometheus_client.samples import Sample
 
+from ssgovern.api.http.gateway import Gateway
+from ssgovern.client.registry import Registry
+from ssgovern.model import shard_of
 from ssgovern.node.config import HttpConfig
 from ssgovern.node.histogram import Histogram
 from ssgovern.node.http import NodeBackend
 from ssgovern.node.metrics import Metrics, NodeMetrics, ProcessMetrics
+from ssgovern.node.metrics_shards import ShardMetrics
+from ssgovern.runtime.real import RealRuntime
 
 OPENMETRICS = "application/openmetrics-text;version=1.0.0,text/plain;q=0.5"
 
 
 def metrics_of(stage: Stage) -> Metrics:
     return Metrics(NodeMetrics(stage.node), ProcessMetrics(1.0, lambda: 1 << 20))
+
+
+def backend_of(stage: Stage) -> NodeBackend:
+    def nobody() -> Registry:
+        raise AssertionError("nothing is asked of other nodes here")
+
+    return NodeBackend(stage.node, Gateway(nobody), RealRuntime())
 
 
 def samples_of(metrics: Metrics) -> dict[str, float]:
@@ -54,6 +66,8 @@ def test_what_happens_is_counted() -> None:
         assert grown["ssgovern_entries_committed_total"] == 1
         assert grown["ssgovern_push_delay_seconds_count"] == 1
         assert grown["ssgovern_pushes_total"] == 2
+        assert grown["ssgovern_events_total"] == after["ssgovern_events_kept"] == 1
+        assert grown["ssgovern_wal_batch_entries_count"] >= 1
         assert after["ssgovern_instances"] == after["ssgovern_services"] == 1
         assert after["ssgovern_sessions"] == after["ssgovern_connections"] == 2
         assert after["ssgovern_subscriptions"] == 1
@@ -96,15 +110,35 @@ def test_names_follow_the_conventions_and_labels_are_few() -> None:
     simulate(body)
 
 
+def test_each_shard_that_is_led_has_a_sample_and_no_other_has() -> None:
+    """256 of each kind at a node that stands alone, told by the number of the shard."""
+
+    async def body(stage: Stage) -> None:
+        await (await stage.client("app")).register("a", "b")
+        shard = shard_of(*ORDERS)
+        found = {family.name: family for family in ShardMetrics(stage.node)()}
+        assert {len(family.samples) for family in found.values()} == {256}
+        values = {
+            name: {sample.labels["shard"]: sample.value for sample in family.samples}
+            for name, family in found.items()
+        }
+        assert values["ssgovern_shard_instances"][str(shard)] == 2
+        assert sum(values["ssgovern_shard_instances"].values()) == 2
+        assert values["ssgovern_shard_entries"][str(shard)] == 3
+        assert set(values["ssgovern_shard_replication_lag_entries"].values()) == {0}
+
+    simulate(body)
+
+
 def test_a_node_that_recovers_says_little_and_is_not_ready() -> None:
     """Before it listens there is nothing to read, and nothing fails."""
 
     async def body(stage: Stage) -> None:
         stage.node.listening = False
         assert samples_of(Metrics(NodeMetrics(stage.node))) == {"ssgovern_ready": 0.0}
-        assert NodeBackend(stage.node).not_ready() == "starting"
+        assert backend_of(stage).not_ready() == "starting"
         stage.node.listening = True
-        assert NodeBackend(stage.node).not_ready() == ""
+        assert backend_of(stage).not_ready() == ""
 
     simulate(body)
 
@@ -113,7 +147,7 @@ def test_a_node_alone_is_a_cluster_of_one() -> None:
     """What is asked of clusters has an answer everywhere."""
 
     async def body(stage: Stage) -> None:
-        status = NodeBackend(stage.node).cluster_status(shards=True)
+        status = backend_of(stage).cluster_status(shards=True)
         assert (status.shards_total, len(status.shards), status.nodes[0].primaries) == (256,) * 3
         assert status.node_id == status.shards[0].primary
 
