@@ -69,7 +69,8 @@ _NAV = (
     ("access", "/access"),
 )
 _RECENT = 8
-_TIMELINE = 12
+_TIMELINE = 8
+_EVENTS = 100
 _HOME = "/overview"
 """What `/` shows."""
 _READING = ("GET", "HEAD")
@@ -298,7 +299,7 @@ class Console:
 
     async def _events(self, call: Call) -> View:
         self._check_everywhere(call, "read")
-        found = await self._recalled.events(limits.CONSOLE_ROWS_MAX, None, _asked(call).ns)
+        found = await self._recalled.events(_EVENTS, None, _asked(call).ns)
         return people.events(call.look, found)
 
     async def _audit(self, call: Call) -> View:

@@ -6,7 +6,7 @@ From values to pieces; knows no gateway and no request.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from ssgovern import limits
 from ssgovern.api.http.console.look import Look, View, add_list, dom_id, service_url
@@ -16,6 +16,8 @@ from ssgovern.errors import SsGovernError
 from ssgovern.model import LogPosition
 from ssgovern.wire.pb import native_pb2
 
+_BEHIND_S = 2.5
+"""What subscribers have applied comes with their heartbeats: a second or two say nothing."""
 _MARKS = {
     EventKind.REGISTERED: ("ok", "+"),
     EventKind.REPLACED: ("ok", "↻"),
@@ -78,7 +80,7 @@ def item_of(look: Look, event: Event, *, with_service: bool) -> Item:
             place,
             str(event.position.epoch),
             str(event.position.revision),
-            event.instance_id or str(event.reason.__len__()),
+            event.instance_id or event.reason[:60],
         ),
         time_ms=event.time_ms,
         mark=_MARKS[event.kind],
@@ -89,18 +91,19 @@ def item_of(look: Look, event: Event, *, with_service: bool) -> Item:
     )
 
 
-class _Change(NamedTuple):
-    name: str
-    before: str
-    after: str
+class _Change(Protocol):
+    """A field, before and after: of an event or of the audit."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def before(self) -> str: ...
+    @property
+    def after(self) -> str: ...
 
 
-def _changes(changes: Iterable[object]) -> str:
-    parts = []
-    for each in changes:
-        name, before, after = (getattr(each, field) for field in _Change._fields)
-        parts.append(f"{name}: {before or '∅'} → {after or '∅'}")
-    return "; ".join(parts)
+def _changes(changes: Iterable[_Change]) -> str:
+    return "; ".join(f"{each.name}: {each.before or '∅'} → {each.after or '∅'}" for each in changes)
 
 
 # --- sessions -----------------------------------------------------------------------------
@@ -162,9 +165,7 @@ def subscribers(
 def _row(each: Subscriber, newest: LogPosition | None, names: dict[int, str]) -> Row:
     if not each.says:
         state = "silent"
-    elif each.behind_s > 0.0 or (
-        newest is not None and each.position is not None and each.position < newest
-    ):
+    elif each.behind_s > _BEHIND_S or (each.position is None and newest is not None):
         state = "behind"
     else:
         state = "current"

@@ -267,7 +267,7 @@ WORDS: dict[str, tuple[str, str]] = {
         "谁在关注该服务，以及他们应用到了哪个修订。",
     ),
     "has_it": ("up to date", "最新"),
-    "is_behind": ("behind since {time}", "落后 {time}"),
+    "is_behind": ("behind for {time}", "落后 {time}"),
     "does_not_say": ("does not say", "未报告"),
     "client": ("Client", "客户端"),
     "applied": ("Applied", "已应用"),

@@ -184,21 +184,24 @@
     }, { once: true });
     dialog.showModal();
   });
-  document.addEventListener("htmx:afterRequest", (e) => {
-    const xhr = e.detail.xhr, elt = e.detail.elt;
-    if (!xhr || e.detail.requestConfig.verb === "get") return;
-    if (e.detail.successful) {
-      if (elt.dataset.then) location.href = elt.dataset.then;
-      let told = null;
-      try { told = JSON.parse(xhr.responseText).told; } catch { /* nothing is told */ }
-      if (told) toast(told, "good");
-    } else {
-      let detail = xhr.status ? `HTTP ${xhr.status}` : words().lost || "";
-      try { detail = JSON.parse(xhr.responseText).detail || detail; } catch { /* not a problem document */ }
-      toast(detail, "bad");
-      elt.dispatchEvent(new CustomEvent("ss:refused", { bubbles: true }));
-      if (elt.matches("input[type=range]")) { elt.value = elt.defaultValue; elt.dispatchEvent(new Event("input", { bubbles: true })); }
-    }
+  document.addEventListener("htmx:beforeSend", (e) => {
+    const { xhr, elt, requestConfig } = e.detail;
+    if (requestConfig.verb === "get") return;
+    // Listened to here and not through the page: what was acted on may be gone by then.
+    xhr.addEventListener("loadend", () => {
+      let said = {};
+      try { said = JSON.parse(xhr.responseText); } catch { /* nothing is told */ }
+      if (xhr.status >= 200 && xhr.status < 300) {
+        if (elt.dataset.then) location.href = elt.dataset.then;
+        if (said.told) toast(said.told, "good");
+        return;
+      }
+      toast(said.detail || (xhr.status ? `HTTP ${xhr.status}` : words().lost || ""), "bad");
+      if (elt.matches("input[type=range]")) {
+        elt.value = elt.defaultValue;
+        elt.dispatchEvent(new Event("input", { bubbles: true }));
+      }
+    });
   });
   document.addEventListener("htmx:beforeSwap", (e) => {
     // A page that says why it failed is shown as what it is, not in the place of a table.
