@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 import logging
 import re
@@ -447,3 +449,20 @@ def test_an_answer_is_what_its_description_says(operation, site: Site) -> None: 
         pytest.skip("tested with what it changes")
     target = operation.path.format(namespace="prod", group="default", service="orders", id="a")
     operation.answer.model_validate_json(site.ask(target).content, strict=True)
+
+
+def test_a_page_tells_people_the_same(site: Site) -> None:
+    """Every operation is on it, and it needs nothing: no script, no image, no other host."""
+    page = site.ask("/docs")
+    assert page.headers["content-type"].startswith("text/html")
+    policy = page.headers["content-security-policy"]
+    assert policy.startswith("default-src 'none'; style-src 'sha256-")
+    assert "unsafe" not in policy
+    for operation in OPERATIONS:
+        assert f"<article id={operation.id}>" in page.text
+        assert operation.path in page.text
+    assert not re.search(r"<script|<img|<link|https?://|style=|\son\w+=", page.text)
+    style = re.search(r"<style>(.*?)</style>", page.text, re.S)
+    assert style is not None
+    digest = base64.b64encode(hashlib.sha256(style[1].encode()).digest()).decode()
+    assert f"'sha256-{digest}'" in policy

@@ -29,6 +29,7 @@ from ssgovern.api.http.desk import Desk
 from ssgovern.api.http.openapi import openapi_document
 from ssgovern.api.http.operations import DOCUMENT_PATH, OPERATIONS, Operation
 from ssgovern.api.http.problems import PROBLEM_MEDIA_TYPE, RefusedError, refusal
+from ssgovern.api.http.reference import REFERENCE_PATH, reference_page, reference_policy
 from ssgovern.api.http.routing import Routes
 from ssgovern.errors import (
     InvalidArgumentError,
@@ -105,6 +106,7 @@ class Front:
         self._routes.add("GET", "/healthz/ready", self._ready)
         self._routes.add("GET", "/metrics", self._metrics)
         self._routes.add("GET", DOCUMENT_PATH, self._openapi)
+        self._routes.add("GET", REFERENCE_PATH, self._docs)
         for each in OPERATIONS:
             self._routes.add(each.method, each.path, each)
 
@@ -254,6 +256,14 @@ class Front:
 
     async def _openapi(self, _headers: Headers) -> tuple[int, Headers, bytes]:
         return 200, {**_ASKED_AGAIN, **_JSON}, self._document
+
+    async def _docs(self, _headers: Headers) -> tuple[int, Headers, bytes]:
+        said = {"content-type": "text/html; charset=utf-8"}
+        return (
+            200,
+            {**_ASKED_AGAIN, **said, "content-security-policy": reference_policy()},
+            reference_page(OPERATIONS),
+        )
 
 
 async def _left(receive: Receive) -> None:

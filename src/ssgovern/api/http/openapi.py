@@ -15,7 +15,7 @@ from pydantic.json_schema import models_json_schema
 from ssgovern.api.http.asked import EVENTS_MEDIA_TYPE, JSON_MEDIA_TYPE, PATCH_MEDIA_TYPE
 from ssgovern.api.http.asks import Query
 from ssgovern.api.http.bodies import Problem
-from ssgovern.api.http.operations import Operation
+from ssgovern.api.http.operations import HEADERS, Operation
 from ssgovern.api.http.problems import PROBLEM_MEDIA_TYPE, STATUSES
 from ssgovern.version import __version__
 
@@ -25,12 +25,6 @@ _REF = "#/components/schemas/{model}"
 _IN_BRACES = re.compile(r"\{(\w+)\}")
 
 
-_HEADERS = {
-    "Lease": "the lease of the instance: whoever shows it acts as the owner",
-    "If-Match": "the ETag of the instance: only if it is still that; *: only if there is one",
-    "If-None-Match": "*: only if there is none",
-    "Last-Event-ID": "id of the last event of a stream that broke off: go on from there",
-}
 _TAG: dict[str, Json] = {
     "ETag": {"description": "changes with what it is the tag of", "schema": {"type": "string"}}
 }
@@ -120,7 +114,7 @@ def _headers_of(operation: Operation) -> Iterable[tuple[str, str]]:
     if operation.tagged and operation.method == "GET":
         yield "If-None-Match", "an earlier ETag: 304 if it is still that"
     for name in operation.headers:
-        yield name, _HEADERS[name]
+        yield name, HEADERS[name]
 
 
 def _header_parameter(header: tuple[str, str]) -> Json:

@@ -57,6 +57,14 @@ _COMMANDING = (
 _OF_THE_REQUEST = (ErrorCode.INVALID_ARGUMENT, ErrorCode.LIMIT_EXCEEDED)
 
 
+HEADERS = {
+    "Lease": "the lease of the instance: whoever shows it acts as the owner",
+    "If-Match": "the ETag of the instance: only if it is still that; *: only if there is one",
+    "If-None-Match": "*: only if there is none",
+    "Last-Event-ID": "id of the last event of a stream that broke off: go on from there",
+}
+"""Headers that operations heed, and what they say."""
+
 Action = Literal["read", "register", "write", "admin"]
 """What somebody needs the right to."""
 
