@@ -28,6 +28,7 @@ _logger = logging.getLogger("ssgovern.client")
 WAIT_MS = 10_000
 ANSWER_MARGIN_S = 5.0
 OPEN_TIMEOUT_S = 10.0
+UNSUPPORTED_PAUSE_S = 60.0
 LOOK_S = 1.0
 """How often it is looked whether there are other nodes, and the pause after a failure."""
 
@@ -164,7 +165,7 @@ class EventFeed:
         except ClosedError:
             raise
         except SsGovernError as error:
-            _logger.info("no node to follow events at: %s", error)
+            _logger.debug("no node to follow events at: %s", error)
             return
         for node in nodes:
             if node not in self._polled:
@@ -172,11 +173,11 @@ class EventFeed:
                 group.create_task(self._poll(node), name=f"ssgovern events of {node}")
 
     async def _poll(self, node: NodeId) -> None:
-        """Ask one node for as long as the map has it."""
+        """Ask one node for as long as the map calls it live."""
         cursor = self._cursors.setdefault(node, _Cursor())
         loop = asyncio.get_running_loop()
         try:
-            while node in self._session.map.nodes:
+            while self._is_live(node):
                 await self._room.wait()
                 try:
                     answer = await ask_node(
@@ -191,14 +192,18 @@ class EventFeed:
                     raise
                 except UnsupportedTypeError:
                     _logger.info("node %d does not know of events", node)
-                    return
+                    await asyncio.sleep(UNSUPPORTED_PAUSE_S)
                 except SsGovernError as error:
-                    _logger.info("no events of node %d: %s", node, error)
+                    _logger.debug("no events of node %d: %s", node, error)
                     await asyncio.sleep(LOOK_S)
                 else:
                     self._take(cursor, answer)
         finally:
             del self._polled[node]
+
+    def _is_live(self, node: NodeId) -> bool:
+        found = self._session.map.nodes.get(node)
+        return found is not None and (found.live or self._session.map.is_single)
 
     def _asked(self, cursor: _Cursor) -> native_pb2.EventsRequest:
         request = native_pb2.EventsRequest()
