@@ -23,7 +23,7 @@ from ssgovern.api.http import asked as reading
 from ssgovern.api.http.backend import Backend
 from ssgovern.api.http.console import actions, assets, people, views
 from ssgovern.api.http.console.live import Streams
-from ssgovern.api.http.console.look import Look, View, points_json
+from ssgovern.api.http.console.look import Look, View, looks, points_json
 from ssgovern.api.http.console.picture import Picture
 from ssgovern.api.http.console.recalled import Recalled
 from ssgovern.api.http.console.views import Asked
@@ -131,8 +131,8 @@ class Console:
         self._gate = gate
         self._recalled = Recalled(backend.gateway)
         self._wall_ms = wall_ms
-        self._assets = assets.Assets()
-        self._looks = {each: Look(each, self._assets) for each in LANGUAGES}
+        self._looks = looks()
+        self._assets = self._looks["en"].assets
         self._picture = Picture(backend)
         self.streams = Streams()
         self._pages: Routes[Page] = Routes()

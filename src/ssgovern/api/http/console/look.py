@@ -10,13 +10,15 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cache
 from urllib.parse import quote
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import BytecodeCache, Environment, PackageLoader, StrictUndefined
+from jinja2.bccache import Bucket
 from markupsafe import Markup
 
 from ssgovern.api.http.console.assets import Assets
-from ssgovern.api.http.console.words import Language, say
+from ssgovern.api.http.console.words import LANGUAGES, Language, say
 from ssgovern.model import ServiceKey
 
 
@@ -28,6 +30,31 @@ class View:
     lists: dict[str, list[str]] = field(default_factory=dict)
     points: dict[str, list[tuple[int, float | None]]] = field(default_factory=dict)
     """Charts: pairs of time and value, oldest first."""
+
+
+class _Compiled(BytecodeCache):
+    """Templates are compiled once and not for each language."""
+
+    def __init__(self) -> None:
+        self._by_key: dict[str, bytes] = {}
+
+    def load_bytecode(self, bucket: Bucket) -> None:
+        code = self._by_key.get(bucket.key)
+        if code is not None:
+            bucket.bytecode_from_string(code)
+
+    def dump_bytecode(self, bucket: Bucket) -> None:
+        self._by_key[bucket.key] = bucket.bytecode_to_string()
+
+
+_COMPILED = _Compiled()
+
+
+@cache
+def looks() -> dict[Language, Look]:
+    """Return the templates by language, made once in a process."""
+    assets = Assets()
+    return {each: Look(each, assets) for each in LANGUAGES}
 
 
 def add_list(view: View, name: str, items: Iterable[tuple[str, str]]) -> None:
@@ -44,8 +71,10 @@ class Look:
 
     def __init__(self, language: Language, assets: Assets) -> None:
         self.language = language
+        self.assets = assets
         self._environment = Environment(
             loader=PackageLoader("ssgovern.api.http.console"),
+            bytecode_cache=_COMPILED,
             autoescape=True,
             undefined=StrictUndefined,
             trim_blocks=True,
@@ -67,6 +96,9 @@ class Look:
             "instance_url": instance_url,
             "dom_id": dom_id,
         }
+        for name in self._environment.list_templates(["html"]):
+            # Now and not with the first page: compiling takes long enough to hold up a node.
+            self._environment.get_template(name)
 
     def say(self, key: str, **gaps: object) -> str:
         """Return a text in this language."""
