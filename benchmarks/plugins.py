@@ -20,7 +20,7 @@ that our contender registers.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from benchmarks import cases, cluster_cases, cluster_growth, compare
+from benchmarks import cases, cluster_cases, cluster_growth, compare, http_cases
 from benchmarks.bench import Case
 from benchmarks.contender import Contender
 from benchmarks.nodes import NODES
@@ -42,7 +42,7 @@ class Section:
 
 NODE = Section(
     "one node",
-    [*compare.CASES, *cases.CASES],
+    [*compare.CASES, *cases.CASES, *http_cases.CASES],
     [OurNode(), Etcd(), ZooKeeper()],
 )
 CLUSTER = Section(
