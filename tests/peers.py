@@ -64,6 +64,7 @@ class Post:
         runtime: Runtime,
         *,
         answer: Answer = echo,
+        check: Callable[[PeerSaid], None] = lambda _: None,
         connections_max: int = 100,
         peers_max: int = 100,
     ) -> None:
@@ -76,7 +77,9 @@ class Post:
         self.refuses: SsGovernError | None = None
         """What it says to whatever it is told."""
         self.story: list[str] = []
-        self.links = PeerLinks(me, runtime, on_link=self._on_link, on_lost=self._on_lost)
+        self.links = PeerLinks(
+            me, runtime, on_link=self._on_link, on_lost=self._on_lost, check=check
+        )
         self.acceptor = PeerAcceptor(me, runtime, self, connections_max=peers_max)
         rig = Rig()
         self.server = NativeServer(

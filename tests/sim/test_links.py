@@ -28,7 +28,7 @@ from ssgovern.sim.runtime import SimRuntime
 from ssgovern.sim.world import World
 from ssgovern.transport import handshake
 from ssgovern.transport.connection import FrameConnection
-from ssgovern.transport.handshake import PeerIdentity
+from ssgovern.transport.handshake import PeerIdentity, PeerSaid
 from ssgovern.wire.codec import encode, error_to_wire
 from ssgovern.wire.frames import (
     FLAG_MORE,
@@ -617,6 +617,29 @@ def test_a_node_that_is_not_wanted_is_asked_seldom_and_named_once(
         one.links.set_peers({TWO: f"right:{PORT}"})
         nodes.until(lambda: one.links.is_open(TWO), 2.5)
         assert one.links.refusal(TWO) == ""
+
+
+def test_who_answers_in_anothers_name_is_not_talked_to() -> None:
+    """The dialler looks at who answered as well: an empty disk under an old id gets nothing."""
+
+    def check(said: PeerSaid) -> None:
+        if said.directory_id == b"empty":
+            raise PeerRefusedError("node id 2 belongs to another data directory")
+
+    with World(18) as world:
+        nodes = Nodes(world)
+        nodes.add(1, {2: f"n2:{PORT}"}, check=check)
+        empty = nodes.add(2, {}, me=identity_of(2, directory_id=b"empty"))
+        nodes.run(10.0)
+        one, two = nodes.posts[1], nodes.posts[2]
+        assert "another data directory" in one.links.refusal(TWO)
+        assert one.story == two.story == []
+        with pytest.raises(PeerRefusedError):
+            nodes.result(1, one.links.ask(f"n2:{PORT}", 99, b"", nodes.now(1) + 2.0))
+        empty.kill()
+        nodes.add(2, {}, machine="right")
+        one.links.set_peers({TWO: f"right:{PORT}"})
+        nodes.until(lambda: one.links.is_open(TWO), 2.5)
 
 
 def test_a_second_node_of_the_same_id_is_refused_while_the_first_is_there() -> None:

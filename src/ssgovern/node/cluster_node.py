@@ -154,6 +154,7 @@ class ClusterNode(Node):
             self._runtime,
             on_link=self._on_link,
             on_lost=self._on_link_lost,
+            check=self.metadata.check_directory,
             tls=self.tls,
         )
         self._acceptor = PeerAcceptor(self._me, self._runtime, self)
@@ -538,13 +539,7 @@ class ClusterNode(Node):
         self.host.flush()
 
     def said_hello(self, said: PeerSaid, address: str) -> None:
-        known = self.metadata.state.nodes.get(said.node_id)
-        if known is not None and known.directory_id != said.directory_id:
-            raise PeerRefusedError(
-                f"node id {said.node_id} belongs to another data directory ({known.name}, "
-                f"{known.address}): two nodes with one id? A node that lost its directory needs "
-                "a new id, and the old one leaves the cluster"
-            )
+        self.metadata.check_directory(said)
         dialled = self.links.said(said.node_id)
         if dialled is not None and dialled.boot_id != said.boot_id:
             # Of a process that ended, the link to it ends at once; of one without power, soon.

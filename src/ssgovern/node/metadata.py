@@ -20,7 +20,9 @@ from ssgovern.controller.log import Entry
 from ssgovern.controller.rows import NOBODY, ShardRow
 from ssgovern.controller.rules import unavailable
 from ssgovern.controller.state import ClusterState, Node, Record
+from ssgovern.errors import PeerRefusedError
 from ssgovern.model import SHARDS, NodeId, ShardId
+from ssgovern.transport.handshake import PeerSaid
 from ssgovern.wire.codec import decode, encode
 from ssgovern.wire.pb import native_pb2, peer_pb2
 
@@ -67,6 +69,20 @@ class Metadata:
     @property
     def map_version(self) -> int:
         return self.state.map_version
+
+    def check_directory(self, said: PeerSaid) -> None:
+        """Refuse who has a known node's id and not its data directory, whoever dialled whom.
+
+        Nothing that was promised under that id is in another directory: neither votes nor
+        entries. Raises PeerRefusedError.
+        """
+        known = self.state.nodes.get(said.node_id)
+        if known is not None and known.directory_id != said.directory_id:
+            raise PeerRefusedError(
+                f"node id {said.node_id} belongs to another data directory ({known.name}, "
+                f"{known.address}): two nodes with one id? A node that lost its directory needs "
+                "a new id, and the old one leaves the cluster"
+            )
 
     # --- taking ----------------------------------------------------------------------------
 

@@ -98,9 +98,12 @@ class PeerLinks:
         *,
         on_link: Callable[[NodeId], None],
         on_lost: Callable[[NodeId], None],
+        check: Callable[[PeerSaid], None] = lambda _: None,
         tls: TlsDialler | None = None,
     ) -> None:
+        """`check` raises PeerRefusedError if who answers is not the node it says it is."""
         self._me = me
+        self._check = check
         self._tls = tls
         self._runtime = runtime
         self._on_link = on_link
@@ -324,6 +327,7 @@ class PeerLinks:
         except InvalidArgumentError as error:
             raise RemoteProtocolError(f"{channel.peer}: {error.message}") from None
         said = handshake.check_response(self._me, request, response)
+        self._check(said)
         proof = encode(handshake.dialler_proof(self._me, request, response))
         try:
             await channel.send_request(MessageType.PEER_PROOF, proof, deadline)

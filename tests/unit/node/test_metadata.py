@@ -21,9 +21,10 @@ from ssgovern.controller.state import (
     RowsChanged,
     Settings,
 )
-from ssgovern.errors import InvalidArgumentError
+from ssgovern.errors import InvalidArgumentError, PeerRefusedError
 from ssgovern.model import NodeId, ShardId
 from ssgovern.node.metadata import Metadata, MetadataChange
+from ssgovern.transport.handshake import PeerSaid
 from ssgovern.wire.pb import native_pb2, peer_pb2
 
 CLUSTER = b"a cluster's id.."
@@ -82,6 +83,16 @@ def test_entries_are_replayed_in_order_and_once() -> None:
     assert metadata.apply(6, HISTORY[5])
     assert not metadata.state.is_live(NodeId(2))
     assert metadata.map_version == 2
+
+
+def test_who_has_a_known_id_and_another_directory_is_refused() -> None:
+    """An empty disk under an old id is nobody, whoever dialled whom; unknown nodes may come."""
+    metadata = told()
+    said = PeerSaid(NodeId(1), "n1", b"later", b"", (), b"", b"directory")
+    metadata.check_directory(said)
+    metadata.check_directory(said._replace(node_id=NodeId(9), directory_id=b"empty"))
+    with pytest.raises(PeerRefusedError, match="another data directory"):
+        metadata.check_directory(said._replace(directory_id=b"empty"))
 
 
 def test_listeners_are_told_what_changed() -> None:
