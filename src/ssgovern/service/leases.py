@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ssgovern.errors import InvalidArgumentError, SsGovernError
+from ssgovern.errors import InvalidArgumentError, OutcomeUnknownError, SsGovernError
 from ssgovern.model import Outcome, SessionId, ShardId, shard_of
 from ssgovern.registry.sessions import Session, shards_of
 from ssgovern.registry.state import ShardState
@@ -145,14 +145,13 @@ class Leases:
 
     def settled(self, lease: Session, proposal: Proposal, outcome: Outcome) -> None:
         """A registration for a lease was decided."""
-        state = self._registry.state_at(proposal.shard)
-        if state.position.revision < proposal.revision:
-            # It was given up and not applied, and may yet be, by whoever leads next. So the
-            # lease stays until it expires: its end has to come after that.
+        if isinstance(outcome.error, OutcomeUnknownError):
+            # It may yet be committed, by whoever leads next. So the lease stays as long as the
+            # shard does, or until it expires: its end has to come after that.
             return
         lease.under_way -= 1
         if outcome.error is not None:
-            self._maybe_forget(lease, state)
+            self._maybe_forget(lease, self._registry.state_at(proposal.shard))
 
     def forget_emptied(self, state: ShardState) -> None:
         """Forget the leases with nothing left of those that lost something in a shard."""

@@ -10,16 +10,18 @@ from rig import Answer, RetryEnds, Rig, Wire
 
 from ssgovern import limits
 from ssgovern.errors import (
+    DiskFullError,
     ErrorCode,
     InvalidArgumentError,
     LimitExceededError,
     NotOwnerError,
+    OutcomeUnknownError,
     OverloadedError,
     SessionForeignError,
     ShardMovedError,
     ShardUnavailableError,
 )
-from ssgovern.model import ServiceKey, shard_of
+from ssgovern.model import Outcome, ServiceKey, shard_of
 from ssgovern.registry.sessions import Session
 from ssgovern.wire.codec import key_to_wire
 from ssgovern.wire.pb import native_pb2
@@ -161,19 +163,29 @@ def test_a_lease_whose_registration_was_refused_is_forgotten(
     assert rig.sessions.find(session_of("m")) is None
 
 
-def test_a_registration_given_up_keeps_its_lease_until_it_expires(rig: Rig) -> None:
-    """Who knows whether another will commit it: the end of the lease has to come after it."""
+def test_a_lease_whose_registration_the_disk_refused_is_forgotten(rig: Rig) -> None:
+    """What is surely not registered is not said to be alive."""
     rig.full = True
     answer = propose(rig, registration(lease_of("l"), "a"))
     rig.commit()
-    assert answer.outcomes[0][1].error is not None
-    rig.full = False
-    assert rig.sessions.find(session_of("l")) is not None
-    before = len(rig.records)
-    run(rig, 5_000)
+    [(_, outcome)] = answer.outcomes
+    assert isinstance(outcome.error, DiskFullError)
     assert rig.sessions.find(session_of("l")) is None
-    ends = [record for _, record in rig.records[before:] if record.HasField("session_ended")]
-    assert [end.session_ended.session_id for end in ends] == [session_of("l")]
+    assert not renew(rig, "l").known
+
+
+def test_what_may_yet_be_committed_keeps_its_lease_until_it_expires(rig: Rig) -> None:
+    """The end of a lease comes after all that may still be registered for it."""
+    propose(rig, registration(lease_of("l"), "a"))
+    [proposal] = rig.queue
+    proposal.waiter.on_outcome(proposal, Outcome(error=OutcomeUnknownError("who knows")))
+    assert rig.sessions.find(session_of("l")) is not None
+    rig.tick(5_000)
+    assert rig.sessions.find(session_of("l")) is None
+    rig.commit()
+    assert rig.ids(ORDERS) == []
+    last = rig.records[-1][1]
+    assert last.session_ended.session_id == session_of("l")
 
 
 def test_a_registration_under_way_keeps_its_lease(rig: Rig) -> None:
