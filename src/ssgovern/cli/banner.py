@@ -41,6 +41,7 @@ def banner(config: ServerConfig, ready: Ready, source: str) -> str:
         "address": address + (f"   ({reach})" if reach else ""),
         **({"cluster": _part(config, ready)} if config.is_clustered else {}),
         **({"tls": _tls(config)} if config.tls.cert else {}),
+        **({"console": _console(config)} if config.http.port else {}),
         "data": str(Path(config.data_dir).resolve()),
         "durability": durability,
         "recovered": found,
@@ -66,6 +67,11 @@ def banner(config: ServerConfig, ready: Ready, source: str) -> str:
             "",
         ]
     )
+
+
+def _console(config: ServerConfig) -> str:
+    scheme = "https" if config.tls.cert else "http"
+    return f"{scheme}://{instance_id(config.http.host, config.http.port)}/"
 
 
 def _tls(config: ServerConfig) -> str:

@@ -17,6 +17,7 @@ from ssgovern.cli.demo_parts import (
     START_TIMEOUT_S,
     Demonstration,
     command,
+    console_port,
     empty,
     everything,
     free_ports,
@@ -86,11 +87,11 @@ def demo(
 class _NodeDemonstration(Demonstration):
     def __init__(self, directory: Path, port: int) -> None:
         self._port = port
-        self._node = Child(
-            "the node",
-            ("server", "--data-dir", str(directory / "node"), "--port", str(port)),
-            directory / "node.log",
-        )
+        arguments = ["server", "--data-dir", str(directory / "node"), "--port", str(port)]
+        self.console_port = console_port(port)
+        if self.console_port:
+            arguments += ["--http-port", str(self.console_port)]
+        self._node = Child("the node", tuple(arguments), directory / "node.log")
         super().__init__(directory, [self._node], f"{HOST}:{port}")
 
     async def _tell(self) -> int:

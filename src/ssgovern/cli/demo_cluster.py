@@ -16,6 +16,7 @@ from ssgovern.cli.demo_parts import (
     HOST,
     Demonstration,
     command,
+    console_port,
     everything,
     program,
     say,
@@ -43,6 +44,7 @@ class ClusterDemonstration(Demonstration):
 
     def __init__(self, directory: Path, ports: Sequence[int]) -> None:
         self._ports = list(ports)
+        self.console_port = console_port(ports[0], ports)
         for number, text in enumerate(configurations(directory, ports), start=1):
             (directory / f"node-{number}.toml").write_text(text, encoding="utf-8")
         nodes = [
@@ -238,4 +240,5 @@ def configurations(directory: Path, ports: Sequence[int]) -> Iterator[str]:
             f'\n[node]\nname = "node-{number}"\nid = {number}\n'
             f'\n[listen]\nhost = "{HOST}"\nport = {port}\n'
             f"\n[cluster]\n{told}\n"
+            + (f"\n[http]\nport = {behind}\n" if (behind := console_port(port, ports)) else "")
         )

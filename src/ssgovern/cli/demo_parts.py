@@ -73,6 +73,9 @@ class Demonstration(ABC):
             for s in SERVICES
         ]
 
+    console_port = 0
+    """Where the first node has its console; 0: nowhere."""
+
     @abstractmethod
     async def _tell(self) -> int:
         """Tell the story up to its end; return the exit code."""
@@ -153,7 +156,13 @@ class Demonstration(ABC):
         )
 
     async def _stay(self) -> None:
-        step("It keeps running. Try, in another terminal:")
+        if self.console_port:
+            step("It keeps running. Open the console in a browser:")
+            click.echo(f"    {toned(f'http://{HOST}:{self.console_port}/', 'strong', sys.stdout)}")
+            click.echo()
+            say("And try, in another terminal:")
+        else:
+            step("It keeps running. Try, in another terminal:")
         for line in self._suggestions():
             click.echo(f"    {line}")
         say("Ctrl-C stops everything.")
@@ -223,6 +232,17 @@ def free_ports(wanted: int | None, count: int) -> list[int]:
         else f"port {wanted} is in use; name another --port or none",
         port=str(wanted),
     )
+
+
+def console_port(port: int, others: Sequence[int] = ()) -> int:
+    """Return where a node's console goes: the port behind its own; 0, for none, if it is taken."""
+    if port + 1 in others:
+        return 0
+    with socket.socket() as probe:
+        try:
+            return _bound(probe, port + 1)
+        except (OSError, OverflowError):
+            return 0
 
 
 def _bound(probe: socket.socket, port: int) -> int:
