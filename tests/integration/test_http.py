@@ -119,6 +119,65 @@ def test_a_port_that_is_taken_is_told_at_the_start(tmp_path: Path) -> None:
         assert "--http-port" in process.said()
 
 
+def any_node_answers_for_all(ports: dict[int, int]) -> None:
+    """What is changed through one node is read through all, wherever the shard is."""
+    services = "/api/v1/namespaces/prod/services"
+    names = [f"s{number:02}" for number in range(12)]
+    leases = {}
+    for number, name in enumerate(names):
+        target = f"{services}/default/{name}/instances/a"
+        # One is not renewed.
+        body = {"host": "h", "port": 1, "ttl_ms": 2_000 if number == 0 else 60_000}
+        status, answer, _ = change(ports[1 + number % 3], "PUT", target, body)
+        assert status in (200, 201), answer
+        leases[name] = {"lease": answer["lease"]["token"]}
+    for number, name in enumerate(names[1:]):
+        instance = f"{services}/default/{name}/instances/a"
+        found = document(ports[1 + (number + 1) % 3], f"{instance}?fresh=true")
+        assert found["instance"]["lease_ms"] == 60_000
+        status, answer, _ = change(
+            ports[1 + number % 3], "PUT", f"{instance}/lease", None, leases[name]
+        )
+        assert (status, answer["ttl_ms"]) == (200, 60_000)
+    for port in ports.values():
+        until(
+            lambda port=port: (
+                [
+                    each["service"]
+                    for each in document(port, f"{services}?page_size=5&name=s*")["services"]
+                ]
+                == names[1:6]
+            )
+        )
+        assert document(port, "/api/v1/namespaces")["namespaces"] == [{"namespace": "prod"}]
+        assert not document(port, "/api/v1/sessions")["failed_nodes"]
+        assert document(port, "/api/v1/events?namespace=prod&service=s05")["events"]
+    instance = f"{services}/default/s05/instances/a"
+    status, drained, _ = change(ports[2], "POST", f"{instance}/drain", {"deregister": True})
+    assert (status, drained["applied"], drained["removed"]) == (200, True, True)
+    for port in ports.values():
+        assert get(port, f"{instance}?fresh=true")[0] == 404
+    status, answer, _ = change(ports[3], "POST", "/api/v1/cluster/settings", {"moves_max": 7})
+    assert status == 200, answer
+    assert answer["sentence"]
+
+
+def change(
+    port: int,
+    method: str,
+    target: str,
+    body: dict[str, Any] | None = None,
+    headers: dict[str, str] | None = None,
+) -> tuple[int, Any, str]:
+    """Ask for a change; return the status, the answer and its tag."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    with closing(connection):
+        said = {**(headers or {}), **({} if body is None else {"content-type": "application/json"})}
+        connection.request(method, target, None if body is None else json.dumps(body), said)
+        response = connection.getresponse()
+        return response.status, json.loads(response.read()), response.headers.get("etag", "")
+
+
 @pytest.mark.slow
 def test_a_cluster_is_seen_from_each_of_its_nodes(tmp_path: Path) -> None:
     """Ready with a session and a lease; cut off when the others are gone, and it says so."""
@@ -143,6 +202,7 @@ def test_a_cluster_is_seen_from_each_of_its_nodes(tmp_path: Path) -> None:
         assert all(0 < each["ssgovern_lease_left_seconds"] <= 3 for each in seen.values())
         assert len(document(ports[2], "/api/v1/cluster/nodes")["nodes"]) == 3
         assert len(document(ports[3], "/api/v1/cluster/shards")["shards"]) == 256
+        any_node_answers_for_all(ports)
         for number in (2, 3):
             cluster.nodes[number].kill()
         until(lambda: get(ports[1], "/healthz/ready")[0] == 503)
