@@ -139,7 +139,9 @@ class Lite:
         self.server = NativeServer(
             self.rig.registry,
             self.rig.push,
-            hello=native_pb2.HelloResponse(node_id=node_id, session_ttl_ms=5000),
+            hello=native_pb2.HelloResponse(
+                node_id=node_id, session_ttl_ms=5000, wants_applied=True
+            ),
             status=native_pb2.StatusResponse,
             end_refused=_Ends(),
             wake_push=self._push_driver.wake,

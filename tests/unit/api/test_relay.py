@@ -17,7 +17,7 @@ from ssgovern.errors import ErrorCode, SessionUnknownError
 from ssgovern.model import ServiceKey, shard_of
 from ssgovern.wire.codec import key_to_wire
 from ssgovern.wire.frames import Kind, MessageType, encode_frame
-from ssgovern.wire.pb import log_pb2, native_pb2
+from ssgovern.wire.pb import applied_pb2, log_pb2, native_pb2
 
 PAYMENT = ServiceKey("prod", "default", "payment")
 KEYS = (ORDERS, BILLING, PAYMENT)
@@ -696,5 +696,61 @@ def test_a_client_that_does_not_read() -> None:
             assert isinstance(push, native_pb2.Snapshot | native_pb2.Delta)
             found = push.instances if isinstance(push, native_pb2.Snapshot) else push.upserted
             last = found[0].metadata["pad"]
+
+    simulate_lites(2, body)
+
+
+# --- what was applied ---------------------------------------------------------------------
+
+
+async def say_applied(raw: Raw, key: ServiceKey, epoch: int, revision: int) -> None:
+    """Say that a service is applied up to a position."""
+    said = applied_pb2.Applied()
+    said.services.add(service=key_to_wire(key), epoch=epoch, revision=revision)
+    await raw.send(encode_frame(Kind.PUSH, MessageType.APPLIED, 0, said.SerializeToString()))
+
+
+async def asked(raw: Raw) -> None:
+    """Wait until the client is asked what it has applied."""
+    while all(frame[2] != MessageType.APPLIED for frame in raw.pushes):
+        await raw.heartbeat()
+        await asyncio.sleep(0.05)
+
+
+async def await_applied(
+    raw: Raw, key: ServiceKey, at: tuple[int, int], timeout_ms: int
+) -> applied_pb2.AwaitAppliedResponse:
+    """Ask a node to answer when everybody there has applied a position."""
+    request = applied_pb2.AwaitAppliedRequest(
+        service=key_to_wire(key), epoch=at[0], revision=at[1], timeout_ms=timeout_ms
+    )
+    answer = await raw.ask(MessageType.AWAIT_APPLIED, request)
+    return applied_pb2.AwaitAppliedResponse.FromString(answer)
+
+
+def test_what_a_relayed_client_has_applied_counts_at_both_nodes() -> None:
+    """The node a client is connected to and the one that tells it wait for the client's word."""
+
+    async def body(lites: Lites) -> None:
+        await spread(lites)
+        raw, owner = await forwarded(lites), await forwarded(lites, "b", node=2)
+        await raw.send(encode_frame(Kind.PUSH, MessageType.APPLIED, 0, b""))
+        await raw.subscribe(BILLING)
+        await raw.push()
+        response = await owner.register("x", key=BILLING)
+        at = response.results[0].epoch, response.results[0].revision
+        askers = [await forwarded(lites, f"asks{node}", node=node) for node in (1, 2)]
+        for asker in askers:
+            answer = await await_applied(asker, BILLING, at, 200)
+            assert not answer.applied
+            assert [row.session_id for row in answer.lacking] == [session_of("a")]
+        waiting = [
+            asyncio.get_running_loop().create_task(await_applied(asker, BILLING, at, 5_000))
+            for asker in askers
+        ]
+        await asked(raw)
+        await say_applied(raw, BILLING, *at)
+        for task in waiting:
+            assert (await task).applied
 
     simulate_lites(2, body)
