@@ -12,7 +12,7 @@ FIRST_FOUND = {
     "primary_alone_acknowledges": (0, "P5"),
     "no_full_ttl_after_promotion": (0, "S1"),
     "client_ignores_changes": (0, "W2"),
-    "lease_taken_for_a_session": (3, "S4"),
+    "lease_taken_for_a_session": (4, "S4"),
     "majority_acknowledges": (2, "P5"),
     "acknowledges_before_sync": (2, "C1"),
     "previous_epoch_not_compared": (2, "P5"),

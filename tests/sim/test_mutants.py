@@ -18,7 +18,7 @@ FIRST_FOUND = {
     "expiry_ignores_stall": 1,
     "no_full_ttl_after_restart": 0,
     "sessions_restored_early": 11,
-    "leases_restored_as_sessions": 6,
+    "leases_restored_as_sessions": 0,
     "no_grace_after_close": 0,
     "protection_never_ends": 0,
     "ended_session_still_writes": 0,

@@ -188,7 +188,7 @@ def draw_cluster(
         shards=SHARDS if rng.random() < 0.04 else rng.choice([8, 16, 32]),
         topology=topology,
         nodes=_draw_nodes(rng, topology),
-        clients=_draw_clients(rng, admin=not liveness) + lease_keepers(seed),
+        clients=_draw_clients(rng, admin=not liveness) + lease_keepers(seed, "a cluster"),
         services=tuple(rng.sample(_SERVICES, rng.choice([2, 4, 6]))),
         faults=_draw_faults(rng) if not liveness else (),
         gap_s=rng.choice([1.0, 2.5, 5.0, 8.0]),

@@ -194,9 +194,9 @@ def _draw_clients(rng: random.Random) -> tuple[ClientPlan, ...]:
     )
 
 
-def lease_keepers(seed: int) -> tuple[ClientPlan, ...]:
+def lease_keepers(seed: int, where: str = "a node") -> tuple[ClientPlan, ...]:
     """Draw whether a seed has one. By itself, so that seeds without one stay what they were."""
-    rng = random.Random(f"{seed}/lease keeper")
+    rng = random.Random(f"{seed}/keeper of {where}")
     if rng.random() >= 0.4:
         return ()
     return (
