@@ -11,7 +11,12 @@ from collections import Counter
 
 from google.protobuf.message import Message
 
-from ssgovern.errors import RemoteProtocolError, SessionUnknownError, SsGovernError
+from ssgovern.errors import (
+    RemoteProtocolError,
+    SessionUnknownError,
+    SsGovernError,
+    UnsupportedTypeError,
+)
 from ssgovern.model import SHARDS, Instance, Pattern, ServiceKey
 from ssgovern.transport.connection import FrameConnection
 from ssgovern.wire.codec import (
@@ -23,7 +28,7 @@ from ssgovern.wire.codec import (
     pattern_from_wire,
 )
 from ssgovern.wire.frames import Frame, Kind, MessageType, encode_message
-from ssgovern.wire.pb import model_pb2, native_pb2
+from ssgovern.wire.pb import applied_pb2, model_pb2, native_pb2
 
 PORT = 7420
 
@@ -43,6 +48,8 @@ REQUESTS: dict[int, type[Message]] = {
     MessageType.CLAIM: native_pb2.ClaimRequest,
     MessageType.CLUSTER_STATUS: native_pb2.ClusterStatusRequest,
     MessageType.CLUSTER_COMMAND: native_pb2.ClusterCommandRequest,
+    MessageType.SUBSCRIBERS: applied_pb2.SubscribersRequest,
+    MessageType.AWAIT_APPLIED: applied_pb2.AwaitAppliedRequest,
 }
 
 
@@ -231,6 +238,10 @@ class FakeNode:
                 return native_pb2.ClusterCommandResponse(
                     sentence=f"decided: {request.WhichOneof('command')}"
                 )
+            case applied_pb2.SubscribersRequest() | applied_pb2.AwaitAppliedRequest():
+                if self.mute[type_]:
+                    return applied_pb2.AwaitAppliedResponse()
+                raise UnsupportedTypeError("this node is older than that", type=type_)
             case native_pb2.StatusRequest():
                 return native_pb2.StatusResponse(node_name="fake", shards=256)
             case _:
