@@ -14,7 +14,7 @@ from ssgovern.client.observed import Event, EventKind
 from ssgovern.errors import ErrorCode
 from ssgovern.model import ServiceKey
 from ssgovern.wire.frames import MessageType
-from ssgovern.wire.pb import native_pb2
+from ssgovern.wire.pb import access_pb2, native_pb2
 
 
 async def sessions(raw: Raw, **fields: object) -> native_pb2.SessionsResponse:
@@ -235,6 +235,49 @@ def test_who_goes_on_behind_what_is_forgotten_is_told_so() -> None:
         assert not (await events(raw, life=first.life, after=later.last, limit=1)).lost
 
     simulate(body)
+
+
+# --- who may look ---------------------------------------------------------------------------
+
+
+def test_who_may_read_a_part_sees_what_happened_there_and_no_more() -> None:
+    """Events of what one may read; sessions and everything only for who may read everything."""
+
+    async def body(stage: Stage) -> None:
+        before = await stage.client("before")
+        admin = await stage.connect("admin")
+        await admin.hello(token=await token_of(before, "admin"))
+        grant = access_pb2.AccessGrant(namespace="prod", service="default/shop-*", actions=["read"])
+        role = access_pb2.AccessRole(name="shop", grants=[grant])
+        await admin.ask(MessageType.ACCESS, native_pb2.AccessRequest(role=role))
+        reader, shop = await stage.connect("reader"), await stage.connect("shop")
+        await reader.hello(token=await token_of(admin, "reader"))
+        await shop.hello(token=await token_of(admin, "shop"))
+        everything: list[dict[str, object]] = [
+            {},
+            {"namespace": "prod"},
+            {"namespace": "prod", "group": "default"},
+            {"namespace": "prod", "service": "shop-cart"},
+            {"namespace": "prod", "group": "default", "service": "orders"},
+        ]
+        for fields in everything:
+            await events(reader, **fields)
+            with pytest.raises(RefusedError) as refused:
+                await events(shop, **fields)
+            assert refused.value.code is ErrorCode.PERMISSION_DENIED, fields
+        await events(shop, namespace="prod", group="default", service="shop-cart")
+        await sessions(reader)
+        with pytest.raises(RefusedError) as refused:
+            await sessions(shop)
+        assert refused.value.code is ErrorCode.PERMISSION_DENIED
+
+    simulate(body)
+
+
+async def token_of(raw: Raw, *roles: str) -> str:
+    request = native_pb2.AccessRequest(token=access_pb2.AccessToken(roles=roles))
+    answer = await raw.ask(MessageType.ACCESS, request)
+    return native_pb2.AccessResponse.FromString(answer).token
 
 
 # --- the SDK at a node that stands alone ----------------------------------------------------
