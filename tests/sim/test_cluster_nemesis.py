@@ -15,6 +15,7 @@ from ssgovern.sim.cluster_scenario import (
     ADMIN_FAULTS,
     FAULTS,
     LASTING_FAULTS,
+    MUTE_FOR_EVER,
     TOPOLOGIES,
     ClusterScenario,
     draw_cluster,
@@ -102,7 +103,7 @@ def test_each_fault_ends_with_the_heal(fault: str) -> None:
                     assert disk.capacity_bytes > 1 << 60
 
 
-@pytest.mark.parametrize("fault", LASTING_FAULTS)
+@pytest.mark.parametrize("fault", [*LASTING_FAULTS, MUTE_FOR_EVER])
 def test_a_lasting_fault_lasts_and_is_the_only_one(fault: str) -> None:
     """One thing is broken, at one node, and nothing repairs it."""
     for seed in range(4):
@@ -137,7 +138,10 @@ def test_scenarios_are_drawn_from_all_there_is() -> None:
     drawn = [draw_cluster(seed) for seed in range(120)]
     assert {each.topology.name for each in drawn} == {each.name for each in TOPOLOGIES}
     assert {fault for each in drawn for fault in each.faults} == set(FAULTS)
-    assert {draw_cluster(n, liveness=True).lasting for n in range(60)} == set(LASTING_FAULTS)
+    assert {draw_cluster(n, liveness=True).lasting for n in range(60)} == {
+        *LASTING_FAULTS,
+        MUTE_FOR_EVER,
+    }
     assert any(each.only_nodes_suffer for each in drawn)
     assert any(node.joins_late for each in drawn for node in each.nodes)
     assert str(draw_cluster(7)) == str(draw_cluster(7))

@@ -25,6 +25,10 @@ _COVERED = (
     "transfer_controller",
     "leave",
     "change_settings",
+    "change_candidates",
+    "mute",
+    "wrong_disk",
+    "late",
 )
 
 

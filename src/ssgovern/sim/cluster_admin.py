@@ -69,6 +69,8 @@ class Admin:
             case "transfer_controller":
                 to = rng.randint(1, scenario.topology.candidates)
                 await self._say(order, registry.cluster_transfer_controller(to))
+            case "change_candidates":
+                await self._say(order, registry.cluster_candidates(**self._candidates(nodes)))
             case "change_settings":
                 await self._say(order, registry.cluster_settings(**self._settings()))
             case _:
@@ -79,6 +81,11 @@ class Admin:
                     await self._say(order, registry.cluster_leave(node))
                     await asyncio.sleep(rng.choice([0.5, 3.0, 8.0]))
                     await self._take_back()
+
+    def _candidates(self, nodes: list[int]) -> dict[str, int]:
+        """Draw who is to vote, who is not to any more, or one in another's place."""
+        add, remove = self._rng.choice(nodes), self._rng.choice(nodes)
+        return self._rng.choice([{"add": add}, {"remove": remove}, {"add": add, "remove": remove}])
 
     def _settings(self) -> dict[str, int]:
         rng = self._rng

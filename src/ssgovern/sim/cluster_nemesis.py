@@ -16,7 +16,8 @@ from functools import partial
 from typing import Final
 
 from ssgovern.sim.cluster_checkers import ClusterChecker, NodeWatch
-from ssgovern.sim.cluster_scenario import ClusterScenario
+from ssgovern.sim.cluster_scenario import MUTE_FOR_EVER, PORT, ClusterScenario
+from ssgovern.sim.cluster_stand_ins import StandIns
 from ssgovern.sim.disk import UNLIMITED, PowerCut
 from ssgovern.sim.nemesis import start
 from ssgovern.sim.observed import FAILPOINTS
@@ -56,6 +57,10 @@ class ClusterNemesis:
         self._controller = controller
         self._command = command
         self._has_left = has_left
+        # Made only where there are any: processes are numbered, and digests know the numbers.
+        needed = {"mute", "wrong_disk"}.intersection(scenario.faults)
+        is_needed = bool(needed) or scenario.lasting == MUTE_FOR_EVER
+        self._stand_ins = StandIns(world, self._nodes if is_needed else (), PORT)
         self._rng: random.Random = world.fault_rng
         self._healed = False
         self._absent: dict[str, None] = {}
@@ -99,6 +104,7 @@ class ClusterNemesis:
     def start_node(self, node: Process) -> None:
         """Start a node that is down, unless it is to stay away or has left the cluster."""
         if not (node.alive or node.name in self._absent or self._has_left(node)):
+            self._stand_ins.end_mute(node)
             self._watch(node).on_started()
             node.start()
 
@@ -208,7 +214,33 @@ class ClusterNemesis:
     def _clock_step(self) -> None:
         self._some_node().machine.step_wall_clock(self._rng.randint(-3_600_000, 3_600_000))
 
+    def _mute(self) -> None:
+        """Somebody takes a dead node's connections, and says nothing, until it is back."""
+        node = self._rng.choice([self._controller(), self._some_node()])
+        if node is not None and node.alive:
+            self._kill_node(node)
+            self._stand_ins.begin_mute(node)
+
     # --- disks -------------------------------------------------------------------------------
+
+    def _wrong_disk(self) -> None:
+        """A node comes back with nothing under its old id, and later with its own disk."""
+        node = self._some_node()
+        # Who alone decides and has forgotten all founds another cluster: nobody can know better.
+        is_alone = self._scenario.topology.candidates == 1 and node is self._nodes[0]
+        if is_alone or any(self._stand_ins.has_wrong_disk(each) for each in self._nodes):
+            return
+        if node.alive:
+            self._kill_node(node)
+        self._stand_ins.mount_wrong_disk(node)
+        self._watch(node).wrong_disk = True
+        self._later(4.0, 15.0, lambda: self._right_disk(node))
+
+    def _right_disk(self, node: Process) -> None:
+        if self._stand_ins.has_wrong_disk(node):
+            self._kill_node(node)
+            self._stand_ins.mount_right_disk(node)
+            self._watch(node).wrong_disk = False
 
     def _sync_error(self) -> None:
         node = self._some_node()
@@ -319,6 +351,19 @@ class ClusterNemesis:
                 if self._rng.random() < 0.3:
                     self._world.network.reset_connections(left.machine.name, right.machine.name)
 
+    def _late(self) -> None:
+        """What somebody says arrives long after it has come back by another connection."""
+        source = self._rng.choice([*self._nodes, *self._nodes, *self._clients])
+        delay_s = self._rng.choice([3.0, 6.0, 12.0])
+        for node in self._nodes:
+            if node is not source and self._rng.random() < 0.7:
+                self._world.network.delay_connections(
+                    source.machine.name, node.machine.name, delay_s
+                )
+        if source in self._nodes:
+            after_s = self._rng.uniform(0.0, 0.5)
+            self._later(after_s, after_s, lambda: self._cut_power(source))
+
     def _lossy(self) -> None:
         left, right = self._some_node(), self._rng.choice([*self._nodes, *self._clients])
         if left is not right:
@@ -391,6 +436,11 @@ class ClusterNemesis:
                 self._absent[node.name] = None
                 node.kill()
                 self._watch(node).on_down()
+            case "mute_node":
+                self._absent[node.name] = None
+                node.kill()
+                self._watch(node).on_down()
+                self._stand_ins.begin_mute(node)
             case "isolated_node":
                 self._cut([(node, each) for each in self._nodes if each is not node], both=True)
             case "one_way_cut":
@@ -428,6 +478,7 @@ class ClusterNemesis:
             node.machine.disk_timing.sync = (0.0002, 0.002)
             node.slowness = 1.0
             self._resume_node(node)
+            self._right_disk(node)
             if self._has_left(node):
                 # It may not have heard of that; whoever removed it stops it.
                 node.terminate()

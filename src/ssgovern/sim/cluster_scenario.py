@@ -42,8 +42,9 @@ NODE_FAULTS = (
     "pause_long",
     "slow_node",
     "clock_step",
+    "mute",
 )
-DISK_FAULTS = ("sync_error", "disk_full", "slow_disk")
+DISK_FAULTS = ("sync_error", "disk_full", "slow_disk", "wrong_disk")
 NETWORK_FAULTS = (
     "isolate",
     "isolate_primary",
@@ -55,12 +56,24 @@ NETWORK_FAULTS = (
     "reset",
     "lossy",
     "cut_client",
+    "late",
 )
 CLIENT_FAULTS = ("client_kill", "client_stop", "client_pause")
-ADMIN_FAULTS = ("transfer_shard", "transfer_controller", "leave", "change_settings")
+ADMIN_FAULTS = (
+    "transfer_shard",
+    "transfer_controller",
+    "leave",
+    "change_settings",
+    "change_candidates",
+)
 FAULTS = NODE_FAULTS + DISK_FAULTS + NETWORK_FAULTS + CLIENT_FAULTS + ADMIN_FAULTS
 
+LATER_FAULTS = ("mute", "wrong_disk", "late", "change_candidates")
+"""Drawn by themselves: seeds without them take the course they took before these were there."""
+_FIRST_FAULTS = tuple(fault for fault in FAULTS if fault not in LATER_FAULTS)
+
 LASTING_FAULTS = ("dead_node", "isolated_node", "one_way_cut", "no_link", "slow_disk", "full_disk")
+MUTE_FOR_EVER = "mute_node"
 """Of these exactly one stays for ever in liveness mode."""
 
 _SERVICES = ("orders", "orders-eu", "payments", "billing", "carts", "users")
@@ -143,7 +156,7 @@ class ClusterScenario:
     @property
     def only_nodes_suffer(self) -> bool:
         """Whether nothing happens to a client or a wire: then no session has a reason to end."""
-        suspects = (*NETWORK_FAULTS, *CLIENT_FAULTS, *DISK_FAULTS, "slow_node", "power_all")
+        suspects = (*NETWORK_FAULTS, *CLIENT_FAULTS, *DISK_FAULTS, "slow_node", "power_all", "mute")
         return not self.lasting and self.loss == 0.0 and not set(self.faults) & set(suspects)
 
     def __str__(self) -> str:
@@ -180,7 +193,10 @@ def draw_cluster(
     """Return the scenario of a seed; `liveness`: one permanent fault instead of many."""
     rng = random.Random(f"{seed}/cluster")
     topology = rng.choice(TOPOLOGIES if not liveness else TOPOLOGIES[:3])
+    later = random.Random(f"{seed}/cluster/later")
     lasting = rng.choice(LASTING_FAULTS) if liveness else ""
+    if liveness and later.random() < 0.2:
+        lasting = MUTE_FOR_EVER
     chaos_s = rng.uniform(20.0, 45.0) if minutes is None else minutes * 60.0
     return ClusterScenario(
         seed=seed,
@@ -190,7 +206,7 @@ def draw_cluster(
         nodes=_draw_nodes(rng, topology),
         clients=_draw_clients(rng, admin=not liveness) + lease_keepers(seed, "a cluster"),
         services=tuple(rng.sample(_SERVICES, rng.choice([2, 4, 6]))),
-        faults=_draw_faults(rng) if not liveness else (),
+        faults=_draw_faults(rng, later) if not liveness else (),
         gap_s=rng.choice([1.0, 2.5, 5.0, 8.0]),
         calm_s=rng.uniform(4.0, 8.0),
         chaos_s=chaos_s,
@@ -203,13 +219,17 @@ def draw_cluster(
     )
 
 
-def _draw_faults(rng: random.Random) -> tuple[str, ...]:
-    if rng.random() < 0.15:
+def _draw_faults(rng: random.Random, later: random.Random) -> tuple[str, ...]:
+    only_crashes = rng.random() < 0.15
+    if only_crashes:
         # Only crashes of nodes: what clients must not notice at all.
         pool: tuple[str, ...] = ("kill", "kill_primary", "kill_controller", "power", "stop")
     else:
-        pool = FAULTS
-    return tuple(sorted(rng.sample(pool, min(len(pool), rng.randint(2, 9))), key=FAULTS.index))
+        pool = _FIRST_FAULTS
+    drawn = rng.sample(pool, min(len(pool), rng.randint(2, 9)))
+    if not only_crashes and later.random() < 0.5:
+        drawn += later.sample(LATER_FAULTS, later.randint(1, 2))
+    return tuple(sorted(drawn, key=FAULTS.index))
 
 
 def _draw_nodes(rng: random.Random, topology: Topology) -> tuple[NodePlan, ...]:

@@ -124,6 +124,20 @@ class Network:
             endpoint.reset_by_network()
         return len(hit)
 
+    def delay_connections(self, source: str, target: str, delay_s: float) -> int:
+        """Hold back what the connections there are will carry one way; return how many.
+
+        New connections are not slower: what comes by them overtakes what was sent before.
+        """
+        hit = [
+            endpoint
+            for endpoint in self._world.machine(source).endpoints
+            if endpoint.remote_machine.name == target and endpoint.is_established()
+        ]
+        for endpoint in hit:
+            endpoint.hold_back(delay_s)
+        return len(hit)
+
     def _directions(self, source: str, target: str, *, both: bool) -> Iterator[Link]:
         yield self.link(source, target)
         if both:

@@ -245,6 +245,10 @@ class Endpoint:
         self._due = max(self._due, self._answer_expected() + self._patience())
         return not self.link.cut
 
+    def hold_back(self, delay_s: float) -> None:
+        """Have all that is sent from now on arrive so much later, in its order."""
+        self._last_arrival = max(self._last_arrival, self._world.now) + delay_s
+
     def _answer_expected(self) -> float:
         """When an answer to all that was sent would be here: a kernel has measured this."""
         back = self.return_link
