@@ -199,6 +199,19 @@ ACCESS_PASSWORD_BYTES_MAX = 256
 ACCESS_PASSWORD_CHARS_MIN = 10
 ACCESS_PASSWORD_HASH_BYTES_MAX = 256
 ACCESS_TOKEN_BYTES_MAX = 256
+AUDIT_ENTRIES_KEPT = 2_000
+"""Entries of the audit in memory, to be asked for."""
+AUDIT_PAGE_MAX = 500
+AUDIT_TEXT_CHARS_MAX = 512
+AUDIT_FIELDS_MAX = 32
+AUDIT_REFUSALS_PER_S = 20
+"""Refusals written down; more are counted."""
+AUDIT_WAITING_MAX = 4_096
+"""Entries waiting for the disk; more are lost, and counted."""
+AUDIT_FILE_BYTES = 8 << 20
+AUDIT_FILES_KEPT = 8
+AUDIT_READ_BYTES = 1 << 20
+"""Of the newest file, read at the start."""
 ACCESS_COMMANDS_MAX = 16
 """Changes of access that one node sees to, one after the other. More: `OverloadedError`."""
 ACCESS_PASSWORDS_WAITING_MAX = 16

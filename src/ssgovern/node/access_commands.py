@@ -37,6 +37,10 @@ class Asker(Protocol):
     def flush(self) -> None: ...
 
 
+OnDone = Callable[[Asker, str, str, SsGovernError | None], None]
+"""Told of each change that was asked for: by whom, what, of what, and why it was not done."""
+
+
 class _Waiting(NamedTuple):
     asker: Asker
     request_id: int
@@ -46,8 +50,9 @@ class _Waiting(NamedTuple):
 class AccessCommands:
     """See the module. `run` is its task."""
 
-    def __init__(self, decide: Decide, runtime: Runtime) -> None:
+    def __init__(self, decide: Decide, runtime: Runtime, on_done: OnDone) -> None:
         self._decide = decide
+        self._on_done = on_done
         self._runtime = runtime
         self.passwords = Passwords()
         self._waiting: deque[_Waiting] = deque()
@@ -76,8 +81,11 @@ class AccessCommands:
         try:
             response = await self.ask(request)
         except SsGovernError as error:
+            self._on_done(asker, *_named(request), error)
             asker.reply_error(MessageType.ACCESS, request_id, error_to_wire(error))
         else:
+            action, target = _named(request)
+            self._on_done(asker, action, target or response.sentence, None)
             asker.reply(MessageType.ACCESS, request_id, response.SerializeToString())
         finally:
             asker.in_flight -= 1
@@ -114,3 +122,19 @@ class AccessCommands:
             hashed = await self.passwords.hash(user.password) if user.password else ""
             user.ClearField("password")
             user.password_hash = hashed
+
+
+def _named(request: native_pb2.AccessRequest) -> tuple[str, str]:
+    """Return what is asked for, and of whom; no password and no hash."""
+    kind = request.WhichOneof("command")
+    match kind:
+        case "user":
+            return "set_user", request.user.name
+        case "role":
+            return "set_role", request.role.name
+        case "remove_user" | "remove_role" | "revoke_token":
+            return kind, str(getattr(request, kind))
+        case "token":
+            return "create_token", request.token.id
+        case _:
+            return "access", ""

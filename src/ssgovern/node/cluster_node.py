@@ -295,7 +295,7 @@ class ClusterNode(Node):
                 group.create_task(self._push_driver.run(self.server), name="push"),
                 group.create_task(self._session_driver.run(self.server), name="sessions"),
                 group.create_task(self._snapshot_driver.run(), name="snapshots"),
-                group.create_task(self.access_commands.run(), name="access"),
+                group.create_task(self.run_access(), name="access"),
             ]
             # Tasks that take messages are there before the first can come.
             await asyncio.sleep(0)

@@ -12,11 +12,13 @@ import logging
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, NamedTuple
 
+from ssgovern.api.native import audit as auditing
+from ssgovern.api.native.connection import NativeConnection
 from ssgovern.api.native.peer import PeerAcceptor
 from ssgovern.api.native.server import ClusterCommand, ClusterStatus, NativeServer
 from ssgovern.controller.access_codec import command_from_wire
 from ssgovern.controller.standalone import decide_shard_map
-from ssgovern.errors import ConfigError, DiskFullError
+from ssgovern.errors import ConfigError, DiskFullError, SsGovernError
 from ssgovern.model import (
     SHARDS,
     LogPosition,
@@ -26,8 +28,9 @@ from ssgovern.model import (
     ShardMap,
 )
 from ssgovern.node import access_store
-from ssgovern.node.access_commands import AccessCommands
+from ssgovern.node.access_commands import AccessCommands, Asker
 from ssgovern.node.access_setup import check_set_up, open_access
+from ssgovern.node.audit_log import AuditLog
 from ssgovern.node.config import ServerConfig
 from ssgovern.node.identity import Identity, load_or_create
 from ssgovern.node.log_driver import LogDriver
@@ -40,6 +43,7 @@ from ssgovern.registry.sessions import SessionTable, SessionTiming
 from ssgovern.registry.state import ShardState
 from ssgovern.replication.primary import PrimaryLog, Proposal
 from ssgovern.runtime import Disk, Runtime
+from ssgovern.service.audit import Audit
 from ssgovern.service.events import ClusterEvents
 from ssgovern.service.placement import Placement, Standalone
 from ssgovern.service.push import PushService
@@ -103,7 +107,9 @@ class Node:
         """Clients can connect: everything it is made of is there."""
         self.access = open_access(config, runtime)
         """Who may do what."""
-        self.access_commands = AccessCommands(self.decide_access, runtime)
+        self.access_commands = AccessCommands(self.decide_access, runtime, self._on_access_asked)
+        self.audit = Audit(runtime.wall_ms)
+        self._audit_log = AuditLog(self.audit)
         self._access_store: access_store.AccessStore
         self._stop = asyncio.Event()
         self._failure: BaseException | None = None
@@ -144,6 +150,7 @@ class Node:
             if self.tls is not None:
                 self.tls.stop()
             self.access_commands.passwords.close()
+            await self._audit_log.flush()
             for disk in self._disks:
                 await disk.close()
 
@@ -251,6 +258,7 @@ class Node:
     ) -> None:
         """Put together what serves clients, whoever the primaries are."""
         config = self._config
+        self._audit_log.open(self._disks[0], self._identity.node_id)
         self.registry = RegistryService(
             self.states, self._session_table(), proposer, self._runtime.wall_ms, placement
         )
@@ -280,6 +288,7 @@ class Node:
             cluster_command=cluster_command,
             life=self._runtime.wall_ms().to_bytes(8),
             access=self.access,
+            audit=self.audit,
             administer=self.access_commands.administer,
         )
         self.server.observing.events.cluster = self.cluster_events
@@ -320,10 +329,10 @@ class Node:
             await self._start_epochs()
             self._restore_sessions()
             host, port = await self._listen()
-            access = drivers.create_task(self.access_commands.run(), name="access")
             push = drivers.create_task(self._push_driver.run(self.server), name="push")
             sessions = drivers.create_task(self._session_driver.run(self.server), name="sessions")
             snapshots = drivers.create_task(self._snapshot_driver.run(), name="snapshots")
+            access = drivers.create_task(self.run_access(), name="access")
             self._say_ready(host, port, recovered.entries_replayed)
             await self._stop.wait()
             if self._failure is not None:
@@ -332,10 +341,10 @@ class Node:
             log.info("stopping: no new requests are taken")
             self.server.stop_accepting()
             await self._log_driver.drain()
-            access.cancel()
             self.server.close_all()
             push.cancel()
             sessions.cancel()
+            access.cancel()
             try:
                 # Waits for what the task of the snapshots is at, which must not be cut short.
                 await self._snapshot_driver.snapshot_all(empty_too=False)
@@ -464,6 +473,18 @@ class Node:
             durability=self._config.durability,
             data_dir=self._config.data_dir,
         )
+
+    async def run_access(self) -> None:
+        """See to changes of access, and write down who did what, for ever."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._audit_log.run(), name="audit")
+            await self.access_commands.run()
+
+    def _on_access_asked(
+        self, asker: Asker, action: str, target: str, error: SsGovernError | None
+    ) -> None:
+        assert isinstance(asker, NativeConnection), "HTTP asks by itself and notes it itself"
+        auditing.note(asker, action, target, error=error)
 
     async def decide_access(self, request: native_pb2.AccessRequest) -> str:
         """Change who may do what, and return a sentence when it holds."""

@@ -31,7 +31,8 @@ Action = Literal["read", "register", "write", "admin"]
 
 TOKEN_PREFIX = "ssg"
 _SECRET_BYTES = 32
-_INTERNAL = "node"
+INTERNAL = "node"
+"""The credential of a node itself."""
 _UNKNOWN_HASH = bytes(32)
 _NO_TOKEN = (
     "access is controlled here and no token was shown: pass one (SDK token=, command line "
@@ -97,7 +98,7 @@ class Access:
         self._principals: dict[str, Principal] = {}
         self._expiring: dict[str, Principal] = {}
         self.enforced = required or bool(self._admin_tokens)
-        self._me = Principal("node", _INTERNAL)
+        self._me = Principal("node", INTERNAL)
         self._me.everywhere = ACTIONS
 
     def __repr__(self) -> str:
@@ -201,7 +202,7 @@ class Access:
         id_, _, secret = rest.partition("_")
         if prefix != TOKEN_PREFIX:
             raise UnauthenticatedError(_BAD_TOKEN)
-        if id_ == _INTERNAL:
+        if id_ == INTERNAL:
             return self._authenticate_internal(token, session_id)
         known = self.state.tokens.get(id_)
         expected = self._admin_tokens.get(id_, _UNKNOWN_HASH if known is None else known.hash)
@@ -248,7 +249,7 @@ class Access:
         if not key:
             return ""
         proof = hmac.digest(key, b"ss-govern session of a node" + session_id, "sha256")
-        return f"{TOKEN_PREFIX}_{_INTERNAL}_{proof.hex()}"
+        return f"{TOKEN_PREFIX}_{INTERNAL}_{proof.hex()}"
 
     def _authenticate_internal(self, token: str, session_id: bytes) -> Principal:
         expected = self.internal_token(session_id) if session_id else ""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
+from ssgovern.api.native import audit
 from ssgovern.api.native.connection import Handler, NativeConnection
 from ssgovern.controller.access_codec import state_to_show
 from ssgovern.errors import PermissionDeniedError, SsGovernError, UnauthenticatedError
@@ -29,15 +30,20 @@ Guard = Callable[[Access, Principal | None, bytes], None]
 def guarded(handlers: Mapping[int, Handler]) -> dict[int, Handler]:
     """Return handlers that answer who has the right to ask, and refuse others."""
     return {
-        type_: _guarded(handler, GUARDS.get(type_, _unnamed)) for type_, handler in handlers.items()
+        type_: _guarded(type_, handler, GUARDS.get(type_, _unnamed))
+        for type_, handler in handlers.items()
     }
 
 
-def _guarded(handler: Handler, guard: Guard) -> Handler:
+def _guarded(type_: int, handler: Handler, guard: Guard) -> Handler:
     def answer(
         connection: NativeConnection, session: Session, request_id: int, body: bytes
     ) -> None:
-        guard(connection.host.access, connection.principal, body)
+        try:
+            guard(connection.host.access, connection.principal, body)
+        except (PermissionDeniedError, UnauthenticatedError) as error:
+            audit.note(connection, audit.name_of(type_), error=error)
+            raise
         handler(connection, session, request_id, body)
 
     return answer

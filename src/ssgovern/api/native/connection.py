@@ -41,6 +41,7 @@ from ssgovern.registry.sessions import Session
 from ssgovern.registry.subscriptions import Target
 from ssgovern.service import checks
 from ssgovern.service.access import Access, Principal
+from ssgovern.service.audit import Audit
 from ssgovern.service.push import PushService, Who
 from ssgovern.service.registry import RegistryService
 from ssgovern.transport.connection import FrameConnection
@@ -112,6 +113,7 @@ class Host(Protocol):
     """What answers a request, by its type."""
     access: Access
     """Who may do what; told by `handlers` where it is controlled."""
+    audit: Audit
     observing: Observing
     """Answers people who look on."""
     stopping: bool
@@ -172,6 +174,11 @@ class Host(Protocol):
         request: native_pb2.ClusterCommandRequest,
     ) -> None:
         """Carry out a command and answer it later. Raises if it is not even tried."""
+
+    def authenticate(
+        self, connection: NativeConnection, request: native_pb2.HelloRequest
+    ) -> Principal | None:
+        """Return who says hello; None while access is not controlled. Raises if nobody."""
 
     def administer(
         self, connection: NativeConnection, request_id: int, request: native_pb2.AccessRequest
@@ -440,7 +447,7 @@ class NativeConnection(FrameConnection):
             raise SessionForeignError("the session belongs to someone else: wrong secret")
         if self.host.stopping:
             raise ShuttingDownError("this node is stopping")
-        self.principal = self.host.access.authenticate(request.token, request.session_id)
+        self.principal = self.host.authenticate(self, request)
         # Kept, because it may be asked for later, and on other nodes.
         self.token = request.token[: limits.ACCESS_TOKEN_BYTES_MAX + 1]
         self.client_name = request.client_name

@@ -15,7 +15,8 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from ssgovern import limits
 from ssgovern.api.native import access as rights
-from ssgovern.api.native import applied, leases, observing, questions
+from ssgovern.api.native import applied, leases, namespaces, observing, questions
+from ssgovern.api.native import audit as auditing
 from ssgovern.api.native.connection import HANDLERS, Handler, NativeConnection, Relay
 from ssgovern.api.native.map_followers import MapFollowers
 from ssgovern.api.native.peer import PeerAcceptor
@@ -27,9 +28,11 @@ from ssgovern.errors import (
     RemoteProtocolError,
     ShuttingDownError,
     SsGovernError,
+    UnauthenticatedError,
 )
 from ssgovern.model import NodeId
 from ssgovern.service.access import Access, Principal
+from ssgovern.service.audit import Audit
 from ssgovern.service.push import PushService
 from ssgovern.service.registry import RegistryService
 from ssgovern.service.shard_reads import ShardReads
@@ -54,14 +57,18 @@ Administer = Callable[[NativeConnection, int, native_pb2.AccessRequest], None]
 class NativeServer:
     """The native port of a node; the `Host` of its connections."""
 
-    handlers: Mapping[int, Handler] = {
-        **HANDLERS,
-        **questions.HANDLERS,
-        **leases.HANDLERS,
-        **observing.HANDLERS,
-        **rights.HANDLERS,
-        **applied.HANDLERS,
-    }
+    handlers: Mapping[int, Handler] = auditing.noting(
+        {
+            **HANDLERS,
+            **questions.HANDLERS,
+            **observing.HANDLERS,
+            **leases.HANDLERS,
+            **namespaces.HANDLERS,
+            **rights.HANDLERS,
+            **applied.HANDLERS,
+            **auditing.HANDLERS,
+        }
+    )
 
     def __init__(
         self,
@@ -80,6 +87,7 @@ class NativeServer:
         life: bytes = b"",
         access: Access | None = None,
         administer: Administer | None = None,
+        audit: Audit | None = None,
     ) -> None:
         self.registry = registry
         self.push = push
@@ -104,6 +112,7 @@ class NativeServer:
         self._strangers_spare = 0 if peers is None else limits.PEER_CONNECTIONS_MAX
         self.access = access or Access(lambda: 0, bytes)
         self._administer = administer
+        self.audit = Audit(lambda: 0) if audit is None else audit
         self._rights_changed: dict[Principal, None] = {}
         self._rights_due = False
         self.access.listeners.append(self._on_access)
@@ -346,9 +355,18 @@ class NativeServer:
             )
         self._commands_under_way += 1
         self._commands.create_task(
-            self._carry_out(self._cluster_command(request), connection, request_id),
+            self._carry_out(self._cluster_command(request), connection, request_id, request),
             name="cluster command",
         )
+
+    def authenticate(
+        self, connection: NativeConnection, request: native_pb2.HelloRequest
+    ) -> Principal | None:
+        try:
+            return self.access.authenticate(request.token, request.session_id)
+        except UnauthenticatedError as error:
+            auditing.note(connection, "hello", error=error)
+            raise
 
     def administer(
         self, connection: NativeConnection, request_id: int, request: native_pb2.AccessRequest
@@ -362,13 +380,17 @@ class NativeServer:
         answering: Awaitable[native_pb2.ClusterCommandResponse],
         connection: NativeConnection,
         request_id: int,
+        request: native_pb2.ClusterCommandRequest,
     ) -> None:
         type_ = MessageType.CLUSTER_COMMAND
+        action, detail = "cluster_command", str(request).replace("\n", " ").strip()
         try:
             response = await answering
         except SsGovernError as error:
+            auditing.note(connection, action, error=error, detail=detail)
             connection.reply_error(type_, request_id, error_to_wire(error))
         else:
+            auditing.note(connection, action, detail=detail)
             connection.reply(type_, request_id, response.SerializeToString())
         finally:
             self._commands_under_way -= 1
