@@ -3,7 +3,7 @@
 (() => {
   "use strict";
   const NS = "http://www.w3.org/2000/svg", SPAN_MS = 300000;
-  const W = 560, H = 150, LEFT = 46, RIGHT = 10, TOP = 10, BOTTOM = 20;
+  const W = 560, H = 124, LEFT = 46, RIGHT = 10, TOP = 10, BOTTOM = 20;
   const series = {};
   const el = (name, attributes, text) => {
     const made = document.createElementNS(NS, name);
