@@ -25,7 +25,7 @@ DESCRIBED = {
 }
 KNOWN = {"namespace": "prod", "group": "default", "service": "orders", "id": "a"}
 HOW = settings(
-    max_examples=12,
+    max_examples=8,
     deadline=None,
     database=None,
     derandomize=True,

@@ -67,9 +67,11 @@ class _Waker:
     It takes no list: it hears that there is something, and looks.
     """
 
-    def __init__(self, asked: Asked) -> None:
+    def __init__(self, desk: Desk, asked: Asked) -> None:
         client = asked.scope.get("client") or ("?", 0)
-        self.who = Who(SessionId(b""), "http", f"{client[0]}:{client[1]}")
+        # It has no session; an id of its own lets it be told from others in lists.
+        name = SessionId(desk.backend.runtime.random_bytes(16))
+        self.who = Who(name, "http", f"{client[0]}:{client[1]}")
         self.wakeup = asyncio.Event()
         self.behind: dict[ServiceKey, LogPosition] = {}
         self.applied: dict[ServiceKey, LogPosition] | None = None
@@ -104,7 +106,7 @@ async def _wait(desk: Desk, asked: Asked, query: asks.InstancesQuery, wait_s: fl
     key = key_of(asked)
     known = _position(query.after)
     until_s = asyncio.get_running_loop().time() + wait_s
-    waker = _Waker(asked)
+    waker = _Waker(desk, asked)
     with desk.watches.one_more(waker.wakeup):
         if is_here(desk, key, fresh=query.fresh):
             await _changed_here(desk, key, known, waker, until_s)
@@ -171,7 +173,7 @@ def _stream(desk: Desk, asked: Asked, query: asks.InstancesQuery) -> Stream:
         raise InvalidArgumentError("a stream has no filters and no pages", field="query")
     key = key_of(asked)
     known = _resume_from(asked, query)
-    waker = _Waker(asked)
+    waker = _Waker(desk, asked)
     # Whether there is room for one more is said with a status, before the stream begins.
     desk.watches.check_room()
     events = _events(desk, asked, key, known, waker)
