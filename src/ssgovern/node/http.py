@@ -62,6 +62,7 @@ async def open_http(node: Node, config: HttpConfig, runtime: Runtime) -> HttpPor
         runtime.wall_ms,
         runtime.random_bytes,
         secure=node.tls is not None,
+        audit=node.audit,
     )
     front = Front(backend, hosts, Console(backend, runtime.wall_ms, gate), gate)
     server = HttpServer(front, runtime.wall_ms)

@@ -15,6 +15,8 @@ from ssgovern.api.http.operations import OPERATIONS, Operation
 from ssgovern.controller.access import AccessState, Grant, Role, Token, User
 from ssgovern.errors import ErrorCode, TooManyAttemptsError
 from ssgovern.service.access import Access, token_hash
+from ssgovern.service.audit import Audit
+from ssgovern.wire.pb import native_pb2
 
 SECRET = bytes(range(32)).hex()
 HASH = token_hash(SECRET)
@@ -48,12 +50,14 @@ class Guarded(Site):
         self.access = Access(lambda: self.now_ms, lambda: b"")
         self.set_up()
         self.passwords = PlainPasswords()
+        self.audit = Audit(lambda: self.now_ms)
         self.gate = Gate(
             self.access,
             self.passwords,
             lambda: self.now_ms,
             self.runtime.random_bytes,
             secure=secure,
+            audit=self.audit,
         )
         self.front = Front(self, hosts=("site.example",), gate=self.gate)
 
@@ -318,3 +322,24 @@ def test_nothing_is_asked_where_access_is_not_controlled() -> None:
     site.front = Front(site, gate=gate)
     assert site.ask(ORDERS).status_code == 200
     assert site.ask("/metrics").status_code == 200
+
+
+def test_changes_and_refusals_are_written_down(site: Guarded) -> None:
+    """What is changed and who is refused is in the audit, with who it was and without secrets;
+    what is read is not."""
+    site.ask(ORDERS, headers=bearer("reader"))
+    site.ask(f"{ORDERS}/instances/a", "PATCH", headers={**bearer("operator"), **BODY}, json={})
+    site.ask(f"{ORDERS}/instances/a", "PATCH", headers={**bearer("reader"), **BODY}, json={})
+    site.ask(ORDERS)
+    site.log_in("ann", "not this one")
+    page = site.audit.page(native_pb2.AuditRequest())
+    seen = [(each.who, each.action, each.outcome) for each in reversed(page.entries)]
+    assert seen == [
+        ("token operator", "patch", "invalid_argument"),
+        ("token reader", "patch", "permission_denied"),
+        ("anybody", "get", "unauthenticated"),
+        ("anybody", "post", "unauthenticated"),
+    ]
+    said = page.SerializeToString()
+    assert SECRET.encode() not in said
+    assert b"not this one" not in said

@@ -13,25 +13,28 @@ import hashlib
 import hmac
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from html import escape
 from http.cookies import CookieError, SimpleCookie
 from typing import NamedTuple, Protocol
 from urllib.parse import parse_qsl
 
-from starlette.types import Receive
+from starlette.types import Receive, Scope
 
 from ssgovern import limits
-from ssgovern.api.http.asked import Asked
+from ssgovern.api.http.asked import Asked, headers_of
 from ssgovern.api.http.operations import Operation
 from ssgovern.errors import (
     InvalidArgumentError,
     LimitExceededError,
     PermissionDeniedError,
+    SsGovernError,
     TooManyAttemptsError,
     UnauthenticatedError,
     UnavailableError,
 )
 from ssgovern.service.access import Access, Principal
+from ssgovern.service.audit import Audit
 
 LOGIN_PATH, LOGOUT_PATH = "/login", "/logout"
 CSRF_HEADER = "x-csrf-token"
@@ -73,6 +76,7 @@ class Gate:
         random_bytes: Callable[[int], bytes],
         *,
         secure: bool,
+        audit: Audit | None = None,
     ) -> None:
         """`secure`: the port speaks TLS, so that the cookie may be kept to it."""
         self.access = access
@@ -83,6 +87,7 @@ class Gate:
         self._cookie = f"__Host-{_COOKIE}" if secure else _COOKIE
         self._logged_in: OrderedDict[bytes, _LoggedIn] = OrderedDict()
         self._attempts = Attempts()
+        self._audit = audit
 
     # --- who asks --------------------------------------------------------------------------
 
@@ -159,6 +164,24 @@ class Gate:
         except CookieError:
             return None
         return None if morsel is None else _key_of(morsel.value)
+
+    def note(self, scope: Scope, path: str, status: int, error: SsGovernError | None) -> None:
+        """Write down what was changed, or refused. Renewing what one has is neither."""
+        method = scope["method"]
+        refused = isinstance(error, (UnauthenticatedError, PermissionDeniedError))
+        reads = method in ("GET", "HEAD") or path.endswith(("/lease", "/leases/renew"))
+        if self._audit is None or (reads and not refused):
+            return
+        principal = None
+        if not isinstance(error, UnauthenticatedError):
+            # Nobody: it is a log-in, or its end, as the path says.
+            with suppress(UnauthenticatedError):
+                principal = self.who(headers_of(scope["headers"]))
+        origin = str((scope["client"] or ("?", 0))[0])
+        way = "http" if path.startswith("/api/") else "console"
+        self._audit.note(
+            principal, origin, way, method.lower(), path, error=error, detail=f"{status}"
+        )
 
     def sends_to_login(self, method: str, path: str, headers: Mapping[str, str]) -> bool:
         """Tell whether a page is asked for by somebody who has to log in first."""

@@ -128,11 +128,14 @@ class Front:
             await send(message)
 
         raw_path = scope["raw_path"].decode("ascii")
+        failure: SsGovernError | None = None
         try:
             await self._answer(scope, raw_path, receive, sending)
         except RefusedError as refused:
+            failure = refused.error
             await _refuse(refused.error, sending, refused.status)
         except SsGovernError as error:
+            failure = error
             await _refuse(error, sending)
         except Exception:
             # The outermost of a request: it costs one answer, not the node.
@@ -140,6 +143,8 @@ class Front:
             if status:
                 raise
             await _send(sending, 500, {"content-type": PROBLEM_MEDIA_TYPE}, _OUR_FAULT)
+        if self._gate is not None:
+            self._gate.note(scope, raw_path, status, failure)
         if log.isEnabledFor(logging.DEBUG):
             spent_ms = (asyncio.get_running_loop().time() - began_s) * 1000.0
             client = scope["client"] or ("?", 0)
