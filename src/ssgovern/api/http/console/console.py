@@ -171,7 +171,7 @@ class Console:
     # --- requests --------------------------------------------------------------------------
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request. Raises SsGovernError only for a stream that cannot begin."""
+        """Answer one request. Raises SsGovernError for what is not asked for as a page."""
         raw_path = scope["raw_path"].decode("ascii")
         headers = reading.headers_of(scope["headers"])
         if raw_path == "/":
@@ -188,6 +188,9 @@ class Console:
                 return
             response = await self._answer(call)
         except SsGovernError as error:
+            if not _wants_page(call):
+                # Not for people: said, and noted, as every refusal of the port is.
+                raise
             response = self._failed(call, error)
         if call.query.get("lang") in LANGUAGES and not is_live:
             response.set_cookie(
@@ -214,11 +217,8 @@ class Console:
         return await handler(_named(call, found.names))
 
     def _failed(self, call: Call, error: SsGovernError) -> Response:
-        """A page for people, a problem for scripts."""
-        problem, headers = refusal(error)
-        wants_page = "text/html" in call.headers.get("accept", "")
-        if not wants_page or call.headers.get("hx-request") or call.method not in _READING:
-            return Response(problem.model_dump_json(), problem.status, headers=headers)
+        """Return a page that says why there is no other."""
+        problem, _ = refusal(error)
         is_missing = isinstance(error, NotFoundError)
         headline = call.look.say("not_found" if is_missing else "failed")
         html = call.look.page(
@@ -497,6 +497,11 @@ def _check_ours(call: Call) -> None:
     site = call.headers.get("sec-fetch-site", "same-origin")
     if not ours or site not in ("same-origin", "none") or _CONSOLE_HEADER not in call.headers:
         raise PermissionDeniedError("this is not a page of this console", field="origin")
+
+
+def _wants_page(call: Call) -> bool:
+    wants = "text/html" in call.headers.get("accept", "")
+    return wants and call.method in _READING and "hx-request" not in call.headers
 
 
 def _html(text: str, status: int = 200) -> Response:
