@@ -9,7 +9,7 @@ from ssgovern.sim.cluster_mutants import CLUSTER_MUTANTS
 
 # The first seed that finds each, when it was last looked, and by which invariant.
 FIRST_FOUND = {
-    "primary_alone_acknowledges": (0, "P5"),
+    "primary_alone_acknowledges": (11, "P5"),
     "no_full_ttl_after_promotion": (0, "S1"),
     "client_ignores_changes": (0, "W2"),
     "lease_taken_for_a_session": (4, "S4"),
@@ -17,7 +17,7 @@ FIRST_FOUND = {
     "acknowledges_before_sync": (2, "C1"),
     "previous_epoch_not_compared": (2, "P5"),
     "promoted_forgets_tail": (2, "P5"),
-    "unclean_election": (2, "P5"),
+    "unclean_election": (4, "P5"),
 }
 
 
