@@ -20,6 +20,7 @@ from ssgovern.api.http.front import Front
 from ssgovern.client.registry import Registry
 from ssgovern.errors import UnavailableError
 from ssgovern.model import ServiceKey
+from ssgovern.service.access import Access, Principal
 
 BASE = "http://127.0.0.1:7421"
 HTML = {"accept": "text/html"}
@@ -39,10 +40,14 @@ def console_of(site: Site) -> Console:
 
 
 def ask(
-    site: Site, target: str, method: str = "GET", headers: dict[str, str] | None = None
+    site: Site,
+    target: str,
+    method: str = "GET",
+    headers: dict[str, str] | None = None,
+    console: Console | None = None,
 ) -> httpx.Response:
     async def asking() -> httpx.Response:
-        front = Front(site, ("site.example",), console_of(site))
+        front = Front(site, ("site.example",), console or console_of(site))
         transport = httpx.ASGITransport(app=front)
         async with httpx.AsyncClient(transport=transport, base_url=BASE) as client:
             return await client.request(method, target, headers=headers)
@@ -204,3 +209,61 @@ def test_streams_are_few() -> None:
         console.streams.remember(View())
     assert len(console.streams._shown) == limits.CONSOLE_STREAMS_MAX
     assert ORDERS.service
+
+
+class Watchman:
+    """A gate that knows everybody, and nobody has a right."""
+
+    def __init__(self) -> None:
+        self.access = Access(lambda: 1_000, lambda: b"", required=True)
+
+    def who(self, headers: object) -> Principal:
+        return Principal("somebody", "user:somebody")
+
+    def csrf(self, headers: object) -> str:
+        return "shown-once"
+
+    def check_csrf(self, headers: object) -> None:
+        """Let it pass: rights are what is looked at."""
+
+
+@pytest.mark.parametrize(
+    ("method", "target"),
+    [
+        ("GET", "/"),
+        ("GET", "/services/prod/default/orders"),
+        ("GET", "/cluster"),
+        ("GET", "/cluster/shard/1"),
+        ("GET", "/sessions"),
+        ("GET", "/events"),
+        ("GET", "/audit"),
+        ("GET", "/access"),
+        ("GET", "/live/overview"),
+        ("GET", "/live/services/prod/default/orders"),
+        ("POST", "/do/services/prod/default/orders/a/disable"),
+        ("POST", "/do/nodes/1/leave"),
+        ("POST", "/do/shards/1/transfer/1"),
+        ("POST", "/do/tokens/abc/revoke"),
+    ],
+)
+def test_who_has_no_right_sees_and_does_nothing(method: str, target: str) -> None:
+    """Every page, stream and action asks for a right."""
+    site = Site()
+    site.register("a")
+    site.gateway = Unreachable()  # type: ignore[assignment]
+    console = Console(site, lambda: 1_000, Watchman())
+    for headers in (OURS, {**OURS, **HTML}):
+        answer = ask(site, target, method, headers, console)
+        assert answer.status_code == 403
+
+
+def test_services_that_may_not_be_read_are_not_listed() -> None:
+    """A list has only what whoever asks may read."""
+    site = Site()
+    site.register("a", key=ServiceKey("prod", "default", "secret-service"))
+    site.gateway = Unreachable()  # type: ignore[assignment]
+    answer = ask(site, "/services", headers=HTML, console=Console(site, lambda: 1_000, Watchman()))
+    assert answer.status_code == 200
+    assert "secret-service" not in answer.text
+    assert "prod" not in answer.text
+    assert "shown-once" in answer.text
