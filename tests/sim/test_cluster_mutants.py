@@ -13,7 +13,7 @@ FIRST_FOUND = {
     "no_full_ttl_after_promotion": (0, "S1"),
     "client_ignores_changes": (0, "W2"),
     "lease_taken_for_a_session": (4, "S4"),
-    "majority_acknowledges": (2, "P5"),
+    "majority_acknowledges": (15, "P5"),
     "acknowledges_before_sync": (2, "C1"),
     "previous_epoch_not_compared": (2, "P5"),
     "promoted_forgets_tail": (2, "P5"),
