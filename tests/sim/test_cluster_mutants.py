@@ -15,7 +15,7 @@ FIRST_FOUND = {
     "lease_taken_for_a_session": (4, "S4"),
     "majority_acknowledges": (15, "P5"),
     "acknowledges_before_sync": (2, "C1"),
-    "previous_epoch_not_compared": (2, "P5"),
+    "previous_epoch_not_compared": (18, "P5"),
     "promoted_forgets_tail": (2, "P5"),
     "unclean_election": (4, "P5"),
 }
