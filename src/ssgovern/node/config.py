@@ -30,6 +30,8 @@ from ssgovern.node.topology import (
 from ssgovern.replication.messages import ACKS_ALL
 
 ENV_PREFIX = "SS_GOVERN_"
+LISTEN_PORT = 7420
+HTTP_PORT = 7421
 
 _DURABILITY = re.compile(r"interval\(\s*([0-9]{1,6})\s*ms\s*\)")
 _SECRET = re.compile(r"[!-~]{16,256}")
@@ -149,7 +151,9 @@ class ListenConfig(_Section):
         Allowed("an address or host name of this machine"),
         Field(description="address to listen on"),
     ] = "127.0.0.1"
-    port: Annotated[int, Field(ge=0, le=65535, description="port; 0 takes any free one")] = 7420
+    port: Annotated[int, Field(ge=0, le=65535, description="port; 0 takes any free one")] = (
+        LISTEN_PORT
+    )
     insecure: Annotated[
         bool,
         Field(description="let whoever reaches the node do everything, if nobody is set up"),
@@ -163,7 +167,7 @@ class ListenConfig(_Section):
 
 
 class HttpConfig(_Section):
-    """`[http]`: health, metrics and the open API. Off unless a port is named."""
+    """`[http]`: console, open API, metrics and health. On where `load_config` says so."""
 
     host: Annotated[
         str,
@@ -172,7 +176,12 @@ class HttpConfig(_Section):
         Field(description="address to listen on for HTTP"),
     ] = "127.0.0.1"
     port: Annotated[
-        int, Field(ge=0, le=65535, description="port for HTTP, usually 7421; 0: no HTTP at all")
+        int,
+        Field(
+            ge=0,
+            le=65535,
+            description="port for HTTP; 0: none. 7421 if the node listens on 7420, else 0",
+        ),
     ] = 0
 
 

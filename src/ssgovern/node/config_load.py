@@ -16,7 +16,15 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from ssgovern.errors import ConfigError
-from ssgovern.node.config import ENV_PREFIX, SECRET_ALLOWED, ConfigKey, ServerConfig, config_keys
+from ssgovern.node.config import (
+    ENV_PREFIX,
+    HTTP_PORT,
+    LISTEN_PORT,
+    SECRET_ALLOWED,
+    ConfigKey,
+    ServerConfig,
+    config_keys,
+)
 from ssgovern.node.config_check import ConfigFault, Said, contradictions, fault_of
 
 DEFAULT_FILE = "ss-govern.toml"
@@ -66,6 +74,7 @@ def load_config(
             said[name] = Said(_parsed(value, keys[name].kind), f"flag {keys[name].flag}")
 
     _read_secret(said, faults)
+    _open_http(said)
     config, wrong = _validated(said)
     faults.extend(fault_of(name, said[name], f"allowed: {keys[name].allowed}") for name in wrong)
     effective = {
@@ -155,6 +164,17 @@ def _read_secret(said: dict[str, Said], faults: list[ConfigFault]) -> None:
     else:
         # An empty file is a secret that is wrong, not one that is not there.
         said["cluster.secret"] = Said(secret or " ", f"{item.source}: {item.value}")
+
+
+def _open_http(said: dict[str, Said]) -> None:
+    """Give HTTP its usual port where the native one is the usual one.
+
+    Whoever chose another may run several nodes on one machine: the port beside it may be the
+    next node's.
+    """
+    native = said.get("listen.port")
+    if "http.port" not in said and (native is None or native.value == LISTEN_PORT):
+        said["http.port"] = Said(HTTP_PORT, "default")
 
 
 def _validated(said: Mapping[str, Said]) -> tuple[ServerConfig | None, list[str]]:

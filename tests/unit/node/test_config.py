@@ -201,7 +201,7 @@ def test_variables_of_others_are_left_alone() -> None:
         "SS_GOVERN_DATA_DIR": "",
         "PATH": "/bin",
     }
-    assert load_config(None, environ, {}) == ServerConfig()
+    assert load_config(None, environ, {}) == load_config(None, {}, {})
 
 
 def test_every_fault_of_every_source_is_told_at_once(tmp_path: Path) -> None:
@@ -252,6 +252,15 @@ def test_http_keeps_to_a_port_of_its_own() -> None:
         load_config(None, {}, {"http.port": "7420"})
 
 
+def test_http_is_on_where_its_usual_port_is_nobody_elses() -> None:
+    """Beside the usual native port; another native port may have a node on the next one."""
+    assert load_config(None, {}, {}).http.port == 7421
+    assert load_config(None, {}, {"listen.port": "7420"}).http.port == 7421
+    assert load_config(None, {}, {"listen.port": "7430"}).http.port == 0
+    both: dict[str, str | bool | None] = {"listen.port": "7430", "http.port": "7431"}
+    assert load_config(None, {}, both).http.port == 7431
+
+
 def test_an_admin_is_known_by_a_hash() -> None:
     """Ids and hashes are read, several with commas."""
     text = f"a1:{'00' * 32},b2:{'ff' * 32}"
@@ -261,7 +270,8 @@ def test_an_admin_is_known_by_a_hash() -> None:
 
 def test_http_that_is_off_is_wrong_nowhere() -> None:
     """Without a port there is no address to be reached at."""
-    assert load_config(None, {}, {"http.host": "0.0.0.0"}).http.port == 0
+    off: dict[str, str | bool | None] = {"http.host": "0.0.0.0", "http.port": "0"}
+    assert load_config(None, {}, off).http.port == 0
 
 
 @pytest.mark.parametrize(
@@ -298,7 +308,8 @@ def test_the_example_shows_every_key_with_its_default() -> None:
         for leaf, said in (value.items() if isinstance(value, dict) else [("", value)])
     }
     shown["node.name"] = ServerConfig().node.name  # the name of the machine
-    assert shown == {key.name: key.default for key in config_keys()}
+    defaults = {key.name: key.default for key in config_keys()}
+    assert shown == {**defaults, "http.port": 7421}
 
 
 # --- clusters --------------------------------------------------------------------------------
