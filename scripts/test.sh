@@ -6,7 +6,7 @@ cd "$(dirname "$0")/.."
 
 bin=.venv/bin
 workers=${WORKERS:-2}
-slow_folders=(tests/integration tests/bench)
+slow_folders=(tests/integration tests/bench tests/console)
 
 stage() {
     local title=$1 began=$SECONDS
@@ -62,9 +62,10 @@ rest() {
     local present
     present=$(folders "${slow_folders[@]}")
     if [ -n "$present" ]; then
-        # Real processes, one test after the other: they measure and kill.
+        # A file's tests one after the other; most of their time is spent waiting.
         # shellcheck disable=SC2086
-        stage "tests: real processes" "$bin/pytest" -q $present
+        stage "tests: real processes" \
+            "$bin/pytest" -q -n "$workers" --dist loadgroup $present
     fi
     stage "simulation: fixed seeds" "$bin/python" -m ssgovern.sim --seeds "${SMOKE_SEEDS:-0-49}"
 }

@@ -2,20 +2,38 @@
 
 from __future__ import annotations
 
+import itertools
+import os
 import signal
 import socket
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 EXIT_S_MAX = 60.0
 
 
+_PORTS = range(20_000, 30_000)
+"""Below those that systems give to whoever dials: a node that is down finds its port free again."""
+_WORKERS = 4
+_WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % _WORKERS
+_ports = itertools.cycle(_PORTS[_WORKER::_WORKERS])
+# Not those of the run before, whose connections may linger.
+for _ in range(os.getpid() % len(_PORTS)):
+    next(_ports)
+
+
 def free_port() -> int:
-    """Return a port nobody listens on at this moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Return a port that nobody listens on, and that nobody else is given for a long while."""
+    for port in _ports:
+        with socket.socket() as probe:
+            # As servers do: what lingers of connections is in nobody's way.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            with suppress(OSError):
+                probe.bind(("127.0.0.1", port))
+                return port
+    raise AssertionError("the ports of a cycle do not end")
 
 
 class NodeProcess:

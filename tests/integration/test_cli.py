@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -15,17 +14,12 @@ from pathlib import Path
 from queue import Empty, Queue
 
 import pytest
+from processes import free_port
 
 from ssgovern.runtime.real import RealDisk
 
 TIMEOUT_S = 30.0
 PROGRAM = (sys.executable, "-m", "ssgovern.cli.main")
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def environment() -> dict[str, str]:
