@@ -40,7 +40,10 @@ LOGIN_PATH, LOGOUT_PATH = "/login", "/logout"
 CSRF_HEADER = "x-csrf-token"
 _COOKIE = "ssgovern-session"
 _SECRET_BYTES = 32
-_POLICY = "default-src 'none'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+_POLICY = (
+    "default-src 'none'; style-src 'self'; form-action 'self'; base-uri 'none'; "
+    "frame-ancestors 'none'"
+)
 _WRONG = "name or password is wrong"
 
 
@@ -88,6 +91,8 @@ class Gate:
         self._logged_in: OrderedDict[bytes, _LoggedIn] = OrderedDict()
         self._attempts = Attempts()
         self._audit = audit
+        self.stylesheet = ""
+        """Path of what makes the page for logging in look like the others."""
 
     # --- who asks --------------------------------------------------------------------------
 
@@ -204,7 +209,7 @@ class Gate:
         if path == LOGOUT_PATH and method == "POST":
             return self._log_out(headers)
         if path == LOGIN_PATH and method in ("GET", "HEAD"):
-            return _page(200, "")
+            return self._page(200, "")
         if path == LOGIN_PATH and method == "POST":
             return await self._log_in(headers, origin, receive)
         raise InvalidArgumentError(f"{method} is not for {path}", field="method")
@@ -217,7 +222,9 @@ class Gate:
         except (UnauthenticatedError, TooManyAttemptsError) as error:
             if "text/html" not in headers.get("accept", ""):
                 raise
-            return _page(401 if isinstance(error, UnauthenticatedError) else 429, error.message)
+            return self._page(
+                401 if isinstance(error, UnauthenticatedError) else 429, error.message
+            )
         secret = self._random_bytes(_SECRET_BYTES).hex()
         csrf = self._random_bytes(_SECRET_BYTES).hex()
         until_ms = self._wall_ms() + limits.HTTP_LOGIN_MS
@@ -242,6 +249,27 @@ class Gate:
         self.access.user(user)
         for key in keys:
             self._attempts.forget(key)
+
+    def _page(self, status: int, fault: str) -> Reply:
+        """Return the page for logging in: one for all languages, before it is known whose."""
+        style = f'<link rel="stylesheet" href="{self.stylesheet}">' if self.stylesheet else ""
+        said = f'<p class="fault" role="alert">{escape(fault)}</p>' if fault else ""
+        html = (
+            '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>ss-govern</title>'
+            f'<meta name="viewport" content="width=device-width">{style}</head>'
+            '<body class="alone"><main class="panel login"><h1>ss-govern</h1>'
+            f'{said}<form method="post" action="{LOGIN_PATH}"><label>User / 用户 '
+            '<input type="text" name="user" autocomplete="username" required autofocus></label>'
+            '<label>Password / 密码 <input name="password" type="password" '
+            'autocomplete="current-password" required></label>'
+            '<button class="primary">Log in / 登录</button></form></main></body></html>'
+        )
+        headers = {
+            "content-type": "text/html; charset=utf-8",
+            "content-security-policy": _POLICY,
+            "cache-control": "no-store",
+        }
+        return Reply(status, headers, html.encode())
 
     def _log_out(self, headers: Mapping[str, str]) -> Reply:
         self.check_csrf(headers)
@@ -316,22 +344,3 @@ async def _form(receive: Receive) -> dict[str, str]:
         return dict(parse_qsl(raw.decode(), max_num_fields=4, keep_blank_values=True))
     except ValueError:
         raise InvalidArgumentError("a log-in is a form: user and password", field="body") from None
-
-
-def _page(status: int, fault: str) -> Reply:
-    said = f'<p role="alert">{escape(fault)}</p>' if fault else ""
-    html = (
-        '<!doctype html><html lang="en"><meta charset="utf-8"><title>ss-govern</title>'
-        '<meta name="viewport" content="width=device-width">'
-        f'<h1>ss-govern</h1>{said}<form method="post" action="{LOGIN_PATH}">'
-        '<p><label>User / 用户 <input name="user" autocomplete="username" required autofocus>'
-        "</label></p><p><label>Password / 密码 "
-        '<input name="password" type="password" autocomplete="current-password" required>'
-        "</label></p><p><button>Log in / 登录</button></p></form></html>"
-    )
-    headers = {
-        "content-type": "text/html; charset=utf-8",
-        "content-security-policy": _POLICY,
-        "cache-control": "no-store",
-    }
-    return Reply(status, headers, html.encode())

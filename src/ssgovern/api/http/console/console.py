@@ -109,6 +109,7 @@ class Gate(Protocol):
     """Who asks, and whether they may."""
 
     access: Access
+    stylesheet: str
 
     def who(self, headers: Mapping[str, str]) -> Principal | None:
         """Return who asks; None while access is not controlled. Raises UnauthenticatedError."""
@@ -133,6 +134,8 @@ class Console:
         self._wall_ms = wall_ms
         self._looks = looks()
         self._assets = self._looks["en"].assets
+        if gate is not None:
+            gate.stylesheet = self._assets.address("console.css")
         self._picture = Picture(backend)
         self.streams = Streams()
         self._pages: Routes[Page] = Routes()
