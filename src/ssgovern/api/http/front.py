@@ -50,7 +50,7 @@ Page: TypeAlias = "Callable[[Headers], Awaitable[tuple[int, Headers, bytes]]]"
 _ON_EVERY_ANSWER = {
     "x-content-type-options": "nosniff",
     "content-security-policy": "default-src 'none'; frame-ancestors 'none'",
-    "referrer-policy": "no-referrer",
+    "referrer-policy": "same-origin",
 }
 """Unless the answer has its own."""
 _NOT_KEPT = {"cache-control": "no-store"}
