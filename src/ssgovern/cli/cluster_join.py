@@ -30,13 +30,14 @@ _IDENTITY_FILE = "node.json"
 _JOIN_HELP = """\b
 Examples:
   ss-govern cluster join --to 127.0.0.1:7420 --port 7450 --data-dir n4
-  ss-govern cluster join --to 10.0.0.1 --host 0.0.0.0 --insecure --advertise 10.0.0.4:7420 \\
+  ss-govern cluster join --to 10.0.0.1 --host 0.0.0.0 --advertise 10.0.0.4:7420 \\
       --secret-file secret --data-dir /var/lib/ss-govern --write n4.toml
 \b
 It asks the cluster which ids are taken, takes the next one and starts a node with it; with
 --write it writes that node's configuration instead, for a service manager. A data directory
 that has an id keeps it, so the same command starts the node again. Shards then move to it by
-themselves; `ss-govern cluster status` shows how far that is.
+themselves; `ss-govern cluster status` shows how far that is. Where access is controlled, the
+cluster is asked with the token in SS_GOVERN_TOKEN or the file SS_GOVERN_TOKEN_FILE.
 """
 
 _NAME_VARIABLE = "SS_GOVERN_NODE_NAME"
@@ -72,7 +73,7 @@ _KEYS = {
 @click.option("-p", "--port", help="Port to listen on.  [default: 7420]")
 @click.option("--advertise", metavar="HOST:PORT", help="Where others reach it, if not there.")
 @click.option(
-    "--insecure", is_flag=True, default=None, help="Allow an address that other machines reach."
+    "--insecure", is_flag=True, default=None, help="Let everybody use it, if nobody is set up."
 )
 @click.option("--secret-file", metavar="PATH", help="File with the cluster's secret.")
 @click.option("--tls-cert", metavar="PATH", help="Certificate of the new node; turns TLS on.")

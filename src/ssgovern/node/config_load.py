@@ -33,7 +33,7 @@ _CLIENT_VARIABLES = frozenset(
     ENV_PREFIX + name
     for name in (
         *("CONFIG", "SERVER", "NAMESPACE", "GROUP", "TIMEOUT", "DEBUG", "CACHE_DIR"),
-        *("FAILPOINTS", "TLS"),
+        *("FAILPOINTS", "TLS", "TOKEN", "TOKEN_FILE"),
     )
 )
 """Variables of the command line and the SDK, which may share the environment with a node."""

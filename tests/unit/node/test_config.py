@@ -192,6 +192,8 @@ def test_variables_of_others_are_left_alone() -> None:
     """What the command line, the SDK or Kubernetes put there is no fault, nor is an empty one."""
     environ = {
         "SS_GOVERN_SERVER": "10.0.0.1:7420",
+        "SS_GOVERN_TOKEN": "ssg_1_2",
+        "SS_GOVERN_TOKEN_FILE": "token",
         "SS_GOVERN_SERVICE_HOST": "10.96.0.1",
         "SS_GOVERN_SERVICE_PORT": "7420",
         "SS_GOVERN_SERVICE_PORT_NATIVE": "7420",
