@@ -13,6 +13,7 @@ from rig import Answer, Rig, Wire
 
 from ssgovern.api.http.front import Front
 from ssgovern.api.native.namespaces import page_of_namespaces
+from ssgovern.client.auditing import AuditPage
 from ssgovern.client.observed import EventPage, SessionPage
 from ssgovern.errors import SsGovernError, UnavailableError
 from ssgovern.model import NodeId, Outcome, ServiceKey, ShardId, check_name
@@ -40,6 +41,8 @@ class FarNodes:
         self.applied = applied_pb2.AwaitAppliedResponse(applied=True)
         self.sessions = SessionPage((), "", 0)
         self.events = EventPage(())
+        self.audited = AuditPage(())
+        self.audit_asked = ("", "", 0)
 
     async def call(
         self,
@@ -138,6 +141,10 @@ class FarNodes:
             return {NodeId(2): await self.ask(NodeId(2), type_, request, answer)}
         except SsGovernError as error:
             return {NodeId(2): error}
+
+    async def audit(self, who: str, after: str, limit: int) -> AuditPage:
+        self.audit_asked = who, after, limit
+        return self.audited
 
     async def primaries_of(self, shards: Iterable[ShardId]) -> dict[NodeId, list[ShardId]]:
         found: dict[NodeId, list[ShardId]] = {}

@@ -42,6 +42,7 @@ _COMMANDS = {
     "watch": ("watch:watch", "Show changes of a service, or of many, as they happen."),
     "sessions": ("observing:sessions", "List sessions of clients, and leases."),
     "events": ("observing:events", "Show what happened lately, and as it happens."),
+    "audit": ("audit:audit", "Show who changed what, and who was refused."),
     "status": ("status:status", "Show how a node is doing."),
     "access": ("access:access", "Say who may do what: users, tokens, roles."),
     "cluster": ("cluster:cluster", "Look at a cluster, add and remove nodes."),

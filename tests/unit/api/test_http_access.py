@@ -12,6 +12,7 @@ from ssgovern import limits
 from ssgovern.api.http.auth import Attempts, Gate
 from ssgovern.api.http.front import Front
 from ssgovern.api.http.operations import OPERATIONS, Operation
+from ssgovern.client.auditing import AuditPage
 from ssgovern.controller.access import AccessState, Grant, Role, Token, User
 from ssgovern.errors import ErrorCode, TooManyAttemptsError
 from ssgovern.service.access import Access, token_hash
@@ -343,3 +344,19 @@ def test_changes_and_refusals_are_written_down(site: Guarded) -> None:
     said = page.SerializeToString()
     assert SECRET.encode() not in said
     assert b"not this one" not in said
+
+
+def test_an_admin_reads_the_audit_of_all_nodes(site: Guarded) -> None:
+    """As documents in pages; nodes that did not answer are named, and others than admins get
+    nothing of it."""
+    entry = native_pb2.AuditEntry(node_id=2, number=7, who="ann", action="patch", outcome="ok")
+    entry.changes.add(name="weight", before="1", after="2")
+    site.gateway.audited = AuditPage((entry,), "2.7", ((3, "it is down"),))
+    answer = site.ask("/api/v1/audit?who=ann&page_size=1&page_token=2.8", headers=bearer("admin"))
+    found = answer.json()
+    assert site.gateway.audit_asked == ("ann", "2.8", 1)
+    assert (found["entries"][0]["who"], found["entries"][0]["number"]) == ("ann", 7)
+    assert found["entries"][0]["changes"] == [{"name": "weight", "before": "1", "after": "2"}]
+    assert found["next_page_token"] == "2.7"
+    assert found["failed_nodes"] == [{"node_id": 3, "detail": "it is down"}]
+    assert site.ask("/api/v1/audit", headers=bearer("operator")).status_code == 403

@@ -148,6 +148,22 @@ class EventsQuery(Query):
     )
 
 
+class AuditQuery(Query):
+    """Which entries of the audit."""
+
+    who: str = Field(
+        default="",
+        max_length=limits.AUDIT_TEXT_CHARS_MAX,
+        description="only of a user or token, by its whole name there; empty: of all",
+    )
+    page_size: int = Field(
+        default=limits.HTTP_PAGE_DEFAULT, ge=1, le=limits.AUDIT_PAGE_MAX, description="at most"
+    )
+    page_token: str = Field(
+        default="", max_length=4 * limits.NAME_BYTES_MAX, description="from the page before"
+    )
+
+
 # --- bodies -------------------------------------------------------------------------------
 
 

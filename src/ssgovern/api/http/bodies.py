@@ -262,6 +262,30 @@ class EventPage(Body):
     failed_nodes: list[FailedNode]
 
 
+class AuditEntry(Body):
+    """What somebody changed, or was refused."""
+
+    node_id: int = Field(description="of the node that was asked")
+    number: int = Field(description="rises by one with each entry of a node")
+    time_ms: int = Field(description="by the clock of that node")
+    who: str
+    origin: str = Field(description="the address it came from")
+    way: str = Field(description="native, http or console")
+    action: str
+    target: str
+    outcome: str = Field(description="ok, or the name of the error")
+    detail: str
+    changes: list[FieldChange]
+
+
+class AuditPage(Body):
+    """Some of the audit, the newest first."""
+
+    entries: list[AuditEntry]
+    next_page_token: str | None = Field(description="for the next page; null: this was the last")
+    failed_nodes: list[FailedNode]
+
+
 class Namespace(Body):
     """An environment, isolated from all others."""
 

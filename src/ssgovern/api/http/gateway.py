@@ -17,6 +17,7 @@ from typing import TypeVar
 from google.protobuf.message import Message
 
 from ssgovern import limits
+from ssgovern.client.auditing import AuditPage, audit_page
 from ssgovern.client.registry import Registry
 from ssgovern.client.session import Session
 from ssgovern.errors import ShuttingDownError, SsGovernError, UnavailableError
@@ -140,6 +141,12 @@ class Gateway:
             for node in nodes:
                 tasks.create_task(ask_one(node))
         return found
+
+    async def audit(self, who: str, after: str, limit: int) -> AuditPage:
+        """Return a page of what all nodes wrote down, or of what somebody did."""
+        session = await self.session()
+        deadline = _deadline(limits.HTTP_FORWARD_MS)
+        return await audit_page(session, who=who, after=after, limit=limit, deadline=deadline)
 
     async def primaries_of(self, shards: Iterable[ShardId]) -> dict[NodeId, list[ShardId]]:
         """Return which node is primary of which of these shards; 0: nobody at present."""

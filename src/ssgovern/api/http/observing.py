@@ -1,4 +1,4 @@
-"""Looking on over HTTP: sessions, and what happened lately, of all nodes together.
+"""Looking on over HTTP: sessions, what happened lately, and the audit, of all nodes together.
 
 Asks through the node's own client, which merges what nodes say; here it becomes documents.
 Knows no sockets. Invariant: a node that did not answer is named, so that nobody takes a part
@@ -18,6 +18,7 @@ from ssgovern.api.http.desk import Desk
 from ssgovern.api.http.watching import BEAT, event_bytes, failure
 from ssgovern.client.observed import Event, SessionStatus
 from ssgovern.errors import InvalidArgumentError, SsGovernError
+from ssgovern.wire.pb import native_pb2
 
 _LOOK_S = limits.HTTP_WATCH_LOOK_MS / 1000.0
 _BEAT_S = limits.HTTP_STREAM_BEAT_MS / 1000.0
@@ -145,4 +146,40 @@ def _event(each: Event) -> bodies.Event:
             for field in each.changes
         ],
         reason=each.reason,
+    )
+
+
+# --- the audit ----------------------------------------------------------------------------
+
+
+async def audit(desk: Desk, asked: Asked) -> Answer:
+    """Return a page of what nodes wrote down of changes and refusals."""
+    query = asked.query
+    assert isinstance(query, asks.AuditQuery), "the operation says what is asked"
+    page = await desk.backend.gateway.audit(query.who, query.page_token, query.page_size)
+    return Answer(
+        bodies.AuditPage(
+            entries=[_entry(each) for each in page.entries],
+            next_page_token=page.next_after or None,
+            failed_nodes=_failed(page.failed),
+        )
+    )
+
+
+def _entry(each: native_pb2.AuditEntry) -> bodies.AuditEntry:
+    return bodies.AuditEntry(
+        node_id=each.node_id,
+        number=each.number,
+        time_ms=each.time_ms,
+        who=each.who,
+        origin=each.origin,
+        way=each.way,
+        action=each.action,
+        target=each.target,
+        outcome=each.outcome,
+        detail=each.detail,
+        changes=[
+            bodies.FieldChange(name=field.name, before=field.before, after=field.after)
+            for field in each.changes
+        ],
     )

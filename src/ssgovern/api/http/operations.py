@@ -276,6 +276,16 @@ OPERATIONS = (
         streams=True,
     ),
     Operation(
+        "listAudit",
+        f"{PREFIX}/audit",
+        "Who changed what and who was refused, as all nodes together wrote it down, in pages",
+        bodies.AuditPage,
+        observing.audit,
+        asks.AuditQuery,
+        _FORWARDED,
+        action="admin",
+    ),
+    Operation(
         "getCluster",
         f"{PREFIX}/cluster",
         "The cluster at a glance, as the node that answers knows it",
