@@ -17,7 +17,7 @@ from typing import NamedTuple
 from ssgovern import limits
 from ssgovern.controller.state import Record, RowsChanged
 from ssgovern.errors import InvalidArgumentError
-from ssgovern.model import NodeId, ServiceKey, check_name, shard_of
+from ssgovern.model import LogPosition, NodeId, ServiceKey, check_name, shard_of
 from ssgovern.registry.events import DEREGISTERED, REGISTERED, Event, RecentEvents
 from ssgovern.wire.pb import log_pb2, model_pb2, native_pb2
 
@@ -167,6 +167,25 @@ def _sentences(records: Sequence[Record]) -> Iterator[str]:
         yield f"and {of_rows - _ROW_SENTENCES_MAX} more changes of shards"
 
 
+def change_at(
+    recent: RecentEvents, position: LogPosition, key: ServiceKey, instance_id: str
+) -> list[tuple[str, str, str]]:
+    """Return what an entry changed of an instance: fields with their values before and after.
+
+    Of one that was removed, where it was. Empty if nothing changed, or it is forgotten.
+    """
+    for _, event in recent.newest():
+        entry = event.entry
+        if (event.position, entry.id, entry.service.key) == (position, instance_id, key):
+            if event.before is None:
+                return []
+            before = _decoded(event.before.encoded)
+            if event.after is None:
+                return [("address", _address(before), "")]
+            return list(_cut_differences(before, _decoded(event.after.encoded)))
+    return []
+
+
 # --- words --------------------------------------------------------------------------------
 
 
@@ -181,9 +200,7 @@ def _said(event: Event) -> native_pb2.Event:
         kind=_kind(event, before, after),
         time_ms=event.time_ms,
         instance_id=event.entry.id,
-        address=f"[{shown.host}]:{shown.port}"
-        if ":" in shown.host
-        else f"{shown.host}:{shown.port}",
+        address=_address(shown),
         shard=shard_of(*key),
         epoch=event.position.epoch,
         revision=event.position.revision,
@@ -192,9 +209,21 @@ def _said(event: Event) -> native_pb2.Event:
     wire_key = said.service
     wire_key.namespace, wire_key.group, wire_key.service = key
     if before is not None and after is not None:
-        for name, was, now in islice(_differences(before, after), limits.EVENT_FIELDS_MAX):
-            said.changes.add(name=name, before=_cut(was), after=_cut(now))
+        for name, was, now in _cut_differences(before, after):
+            said.changes.add(name=name, before=was, after=now)
     return said
+
+
+def _address(shown: model_pb2.Instance) -> str:
+    host = f"[{shown.host}]" if ":" in shown.host else shown.host
+    return f"{host}:{shown.port}"
+
+
+def _cut_differences(
+    before: model_pb2.Instance, after: model_pb2.Instance
+) -> Iterator[tuple[str, str, str]]:
+    for name, was, now in islice(_differences(before, after), limits.EVENT_FIELDS_MAX):
+        yield name, _cut(was), _cut(now)
 
 
 def _kind(

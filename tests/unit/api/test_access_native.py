@@ -402,6 +402,46 @@ def test_changes_of_operators_and_refusals_are_written_down() -> None:
     simulate(body)
 
 
+def test_a_change_is_written_down_with_what_was_before() -> None:
+    """When it is committed, field by field; one that was not possible with why, and what was
+    wanted; of an instance that is gone where it was."""
+
+    async def body(stage: Stage) -> None:
+        admin, _ = await set_up(stage)
+        owner = await who(stage, await new_token(admin, "registrar"), "owner")
+        await owner.register("a")
+
+        async def update(instance_id: str, **fields: object) -> None:
+            wanted = native_pb2.InstanceChange(**fields)  # type: ignore[arg-type]
+            request = native_pb2.UpdateRequest(
+                service=key_to_wire(ORDERS),
+                instance_id=instance_id,
+                any_owner=True,
+                change=wanted,
+            )
+            await admin.ask(MessageType.UPDATE, request)
+
+        await update("a", weight=3.0, out_of_service=True, metadata_set={"note": "x"})
+        assert await refused(update("b", weight=4.0)) is ErrorCode.NOT_FOUND
+        await admin.deregister("a", any_owner=True)
+        await admin.deregister("a", any_owner=True)
+        answer = native_pb2.AuditResponse.FromString(await admin.ask(MessageType.AUDIT))
+        gone, nothing, wanted, changed = [answer.entries[at] for at in (1, 0, 2, 3)]
+        assert changed.target == "prod/default/orders/a"
+        assert {each.name: (each.before, each.after) for each in changed.changes} == {
+            "weight": ("100", "3"),
+            "out_of_service": ("no", "yes"),
+            "metadata.note": ("", "x"),
+        }
+        assert (wanted.outcome, list(wanted.changes)) == ("not_found", [])
+        assert "weight: 4" in wanted.detail
+        [address] = gone.changes
+        assert (address.name, address.before, address.after) == ("address", "10.0.0.1:8080", "")
+        assert (nothing.action, list(nothing.changes)) == ("deregister", [])
+
+    simulate(body)
+
+
 def test_the_audit_is_there_after_a_restart() -> None:
     """What was written down is read again, and numbers go on."""
     tokens: list[str] = []
