@@ -448,14 +448,19 @@ class ClusterNode(Node):
     async def _begin_candidate(self) -> None:
         """The cluster made this node a candidate while it runs."""
         candidate = await self._open_candidate()
+        self._dial()
         if not self._stop.is_set():
             self.candidate = candidate
             self._tasks += candidate.start(self._group)
 
     def _dial(self) -> None:
         """Dial every node there is; until the map says who, the candidates."""
-        known = {node.id: node.address for node in self.metadata.state.sorted_nodes()}
-        self.links.set_peers({**dict(self._me.candidates), **known})
+        mine, named = self._identity, dict(self._me.candidates)
+        nodes = self.metadata.state.sorted_nodes()
+        self.links.set_peers({**named, **dict(mine.peers), **{n.id: n.address for n in nodes}})
+        peers = identities.peers_of(nodes, mine.node_id, named)
+        if mine.candidate and self.member.session and peers != mine.peers:
+            self._group.create_task(self._become(peers=peers), name="peers")
 
     def _on_left(self) -> None:
         log.warning("this node has left the cluster for good: it stops")

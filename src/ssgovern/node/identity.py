@@ -7,8 +7,10 @@ being taken for this node's own.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
+from ssgovern.controller.state import Node
 from ssgovern.errors import ConfigError, CorruptionError, StorageFailedError
 from ssgovern.model import NodeId
 from ssgovern.node.marks import check_finished
@@ -31,6 +33,10 @@ class Identity(NamedTuple):
     """The directory was written by a node of a cluster of several."""
     candidate: bool = False
     """It voted: what it promised then has to be here."""
+    peers: tuple[tuple[NodeId, str], ...] = ()
+    """Where other candidates are that its configuration does not name: without them there may be
+    no majority, and without a majority nobody to ask. Changed only by who has a
+    session: what is known without one may be of long ago."""
 
 
 async def load_or_create(
@@ -60,6 +66,17 @@ async def load_or_create(
     identity = Identity(cluster_id, node_id, runtime.random_bytes(_ID_BYTES), clustered)
     await _write(disk, identity)
     return identity
+
+
+def peers_of(
+    nodes: Iterable[Node], me: NodeId, named: Mapping[NodeId, str]
+) -> tuple[tuple[NodeId, str], ...]:
+    """Return the other candidates that are not named so, by id and address."""
+    return tuple(
+        (node.id, node.address)
+        for node in nodes
+        if node.candidate and node.id != me and named.get(node.id) != node.address
+    )
 
 
 def read(disk: Disk) -> Identity:
@@ -93,6 +110,8 @@ async def _write(disk: Disk, identity: Identity) -> None:
     for name in ("clustered", "candidate"):
         if getattr(identity, name):
             fields[name] = True
+    if identity.peers:
+        fields["peers"] = {str(node): address for node, address in identity.peers}
     written = json.dumps(fields, indent=2)
     try:
         if _TEMPORARY in disk.names():
@@ -117,6 +136,7 @@ def _parse(content: bytes) -> Identity:
         node_id = fields["node_id"]
         clustered = fields.get("clustered", False) is True
         candidate = fields.get("candidate", False) is True
+        peers = tuple((NodeId(int(node)), str(at)) for node, at in fields.get("peers", {}).items())
         lengths = (0, _ID_BYTES) if clustered else (_ID_BYTES,)
         if (
             len(cluster_id) not in lengths
@@ -124,8 +144,8 @@ def _parse(content: bytes) -> Identity:
             or type(node_id) is not int
         ):
             raise ValueError("an id of the wrong length or type")
-        return Identity(cluster_id, NodeId(node_id), node_uuid, clustered, candidate)
-    except (ValueError, KeyError, TypeError) as error:
+        return Identity(cluster_id, NodeId(node_id), node_uuid, clustered, candidate, peers)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CorruptionError(
             f"not a node identity: {error}", segment=FILE, offset=0, shard=None
         ) from error

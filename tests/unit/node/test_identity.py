@@ -7,9 +7,10 @@ import json
 import pytest
 from nodes import run_world
 
+from ssgovern.controller.state import Node
 from ssgovern.errors import ConfigError, CorruptionError
 from ssgovern.model import NodeId
-from ssgovern.node.identity import FILE, load_or_create
+from ssgovern.node.identity import FILE, change, load_or_create, peers_of
 from ssgovern.sim.runtime import SimRuntime
 
 DATA = "/data"
@@ -45,6 +46,34 @@ def test_a_directory_of_another_node() -> None:
     run_world(0, one, two)
 
 
+def test_where_other_candidates_are_is_kept() -> None:
+    """What a node noted of them is there at its next start."""
+    peers = ((NodeId(2), "b:7420"), (NodeId(3), "c:7420"))
+    found = []
+
+    async def one(runtime: SimRuntime) -> None:
+        disk = runtime.open_disk(DATA)
+        made = await load_or_create(disk, NodeId(1), runtime, clustered=True)
+        await change(disk, made, made._replace(candidate=True, peers=peers))
+
+    async def again(runtime: SimRuntime) -> None:
+        disk = runtime.open_disk(DATA)
+        found.append(await load_or_create(disk, NodeId(1), runtime, clustered=True))
+
+    run_world(0, one, again)
+    assert found[0].peers == peers
+
+
+def test_candidates_that_the_configuration_names_are_not_noted() -> None:
+    """Only who else votes, and who is elsewhere by now."""
+    nodes = [
+        Node(NodeId(number), f"n{number}", f"{at}:1", "", b"", b"", 1, candidate=number < 4)
+        for number, at in enumerate("abcd", 1)
+    ]
+    named = {NodeId(1): "a:1", NodeId(2): "before:1"}
+    assert peers_of(nodes, NodeId(1), named) == ((2, "b:1"), (3, "c:1"))
+
+
 GOOD = {"format": 1, "cluster_id": "00" * 16, "node_id": 1, "node_uuid": "11" * 16}
 
 
@@ -57,6 +86,7 @@ GOOD = {"format": 1, "cluster_id": "00" * 16, "node_id": 1, "node_uuid": "11" * 
         (b"{}", CorruptionError),
         (json.dumps(GOOD | {"node_uuid": "zz"}).encode(), CorruptionError),
         (json.dumps(GOOD | {"node_uuid": "11"}).encode(), CorruptionError),
+        (json.dumps(GOOD | {"peers": [1]}).encode(), CorruptionError),
         (json.dumps(GOOD | {"cluster_id": ""}).encode(), CorruptionError),
         (json.dumps(GOOD | {"node_id": "1"}).encode(), CorruptionError),
         (json.dumps(GOOD | {"format": 99}).encode(), ConfigError),
