@@ -346,6 +346,40 @@ def test_changes_and_refusals_are_written_down(site: Guarded) -> None:
     assert b"not this one" not in said
 
 
+def test_what_was_wanted_is_written_down_without_secrets(site: Guarded) -> None:
+    """Fields of a body, whatever came of it; of leases that are renewed, nothing."""
+    target = f"{ORDERS}/instances/a"
+    body = {"weight": 7, "enabled": False, "metadata": {"team": "x", "old": None}}
+    for role in ("operator", "reader"):
+        site.ask(target, "PATCH", headers={**bearer(role), **BODY}, json=body)
+    renewal = {"namespace": "prod", "group": "default", "service": "orders", "lease": "hush"}
+    site.ask("/api/v1/leases/renew", "POST", headers=bearer("reader"), json={"leases": [renewal]})
+    site.ask(
+        f"{target}/drain",
+        "POST",
+        headers={**bearer("reader"), "lease": "hush"},
+        json={"deregister": True},
+    )
+    page = site.audit.page(native_pb2.AuditRequest())
+    wanted = [
+        (each.outcome, [(one.name, one.before, one.after) for one in each.changes])
+        for each in reversed(page.entries)
+    ]
+    fields = [
+        ("weight", "", "7"),
+        ("enabled", "", "no"),
+        ("metadata.team", "", "x"),
+        ("metadata.old", "", ""),
+    ]
+    assert wanted == [
+        ("not_found", fields),
+        ("permission_denied", fields),
+        ("permission_denied", []),
+        ("permission_denied", [("deregister", "", "yes")]),
+    ]
+    assert b"hush" not in page.SerializeToString()
+
+
 def test_an_admin_reads_the_audit_of_all_nodes(site: Guarded) -> None:
     """As documents in pages; nodes that did not answer are named, and others than admins get
     nothing of it."""

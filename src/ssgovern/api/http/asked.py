@@ -16,6 +16,7 @@ from pydantic import BaseModel, ValidationError
 from starlette.types import Receive, Scope
 
 from ssgovern import limits
+from ssgovern.api.http.asks import Ask
 from ssgovern.api.http.problems import RefusedError
 from ssgovern.errors import (
     InvalidArgumentError,
@@ -23,6 +24,7 @@ from ssgovern.errors import (
     UnavailableError,
     UnsupportedTypeError,
 )
+from ssgovern.service.audit import Changed
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -31,6 +33,8 @@ PATCH_MEDIA_TYPE = "application/merge-patch+json"
 EVENTS_MEDIA_TYPE = "text/event-stream"
 TIME_EXTENSION = "ssgovern.time"
 """In the scope's extensions: by this an answer that takes long gets more time."""
+WANTED = "ssgovern.wanted"
+"""In the scope: what the request wants fields to be, for the audit."""
 
 
 @dataclass(slots=True)
@@ -151,6 +155,31 @@ def fault_of(error: ValidationError) -> InvalidArgumentError:
     fault = error.errors(include_input=False, include_url=False)[0]
     name = ".".join(str(part) for part in fault["loc"])[:100] or "body"
     return InvalidArgumentError(f"{name}: {fault['msg']}", field=name)
+
+
+# --- what is written down ------------------------------------------------------------------
+
+
+def wanted_of(body: Ask) -> list[Changed]:
+    """Return what a body wants fields to be, for the audit; nothing of one with a secret."""
+    if not body.in_audit:
+        return []
+    found: list[Changed] = []
+    for name in body.model_dump(exclude_unset=True):
+        value: object = getattr(body, name)
+        if isinstance(value, dict):
+            found += [(f"{name}.{key}", "", _shown(each)) for key, each in value.items()]
+        else:
+            found.append((name, "", _shown(value)))
+    return found
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if value is None:
+        return ""
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 # --- conditions ---------------------------------------------------------------------------

@@ -7,7 +7,7 @@ is used; here is what bounds memory and shape.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
@@ -171,6 +171,8 @@ class Ask(BaseModel):
     """The body of a request. This one is empty."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    in_audit: ClassVar[bool] = True
+    """Whether what it asks for is written down: not if a secret is in it."""
 
 
 Metadata = Annotated[dict[str, str], Field(max_length=limits.METADATA_PAIRS_MAX)]
@@ -221,6 +223,8 @@ class PatchAsk(Ask):
 class RenewalAsk(Ask):
     """One lease to renew."""
 
+    in_audit = False
+
     namespace: Name
     group: Name
     service: Name = Field(description="one in which the lease keeps an instance")
@@ -229,6 +233,8 @@ class RenewalAsk(Ask):
 
 class RenewalsAsk(Ask):
     """Leases to renew."""
+
+    in_audit = False
 
     leases: list[RenewalAsk] = Field(max_length=limits.HTTP_RENEWALS_MAX)
 

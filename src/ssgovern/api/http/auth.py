@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from html import escape
 from http.cookies import CookieError, SimpleCookie
@@ -34,7 +34,7 @@ from ssgovern.errors import (
     UnavailableError,
 )
 from ssgovern.service.access import Access, Principal
-from ssgovern.service.audit import Audit
+from ssgovern.service.audit import Audit, Changed
 
 LOGIN_PATH, LOGOUT_PATH = "/login", "/logout"
 CSRF_HEADER = "x-csrf-token"
@@ -170,7 +170,14 @@ class Gate:
             return None
         return None if morsel is None else _key_of(morsel.value)
 
-    def note(self, scope: Scope, path: str, status: int, error: SsGovernError | None) -> None:
+    def note(
+        self,
+        scope: Scope,
+        path: str,
+        status: int,
+        error: SsGovernError | None,
+        wanted: Sequence[Changed] = (),
+    ) -> None:
         """Write down what was changed, or refused. Renewing what one has is neither."""
         method = scope["method"]
         refused = isinstance(error, (UnauthenticatedError, PermissionDeniedError))
@@ -185,7 +192,14 @@ class Gate:
         origin = str((scope["client"] or ("?", 0))[0])
         way = "http" if path.startswith("/api/") else "console"
         self._audit.note(
-            principal, origin, way, method.lower(), path, error=error, detail=f"{status}"
+            principal,
+            origin,
+            way,
+            method.lower(),
+            path,
+            error=error,
+            detail=f"{status}",
+            changes=wanted,
         )
 
     def sends_to_login(self, method: str, path: str, headers: Mapping[str, str]) -> bool:

@@ -144,7 +144,8 @@ class Front:
                 raise
             await _send(sending, 500, {"content-type": PROBLEM_MEDIA_TYPE}, _OUR_FAULT)
         if self._gate is not None:
-            self._gate.note(scope, raw_path, status, failure)
+            wanted = scope.get(reading.WANTED, ())
+            self._gate.note(scope, raw_path, status, failure, wanted)
         if log.isEnabledFor(logging.DEBUG):
             spent_ms = (asyncio.get_running_loop().time() - began_s) * 1000.0
             client = scope["client"] or ("?", 0)
@@ -201,6 +202,7 @@ class Front:
         )
         if target.body is not None:
             asked.body = await reading.body_of(target.body, receive, headers)
+            scope[reading.WANTED] = reading.wanted_of(asked.body)
         if gate is not None:
             gate.check(principal, target, asked)
         answer = await target.handle(self.desk, asked)

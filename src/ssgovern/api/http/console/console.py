@@ -89,6 +89,7 @@ class Call(NamedTuple):
     headers: Mapping[str, str]
     look: Look
     receive: Receive
+    scope: Scope
     who: Principal | None = None
     """None: nobody has to be known here."""
 
@@ -181,7 +182,7 @@ class Console:
             raw_path = _HOME
         query = _query(scope["query_string"].decode("latin-1"))
         look = self._looks[_language(headers, query)]
-        call = Call(scope["method"], raw_path, {}, query, headers, look, receive)
+        call = Call(scope["method"], raw_path, {}, query, headers, look, receive, scope)
         is_live = raw_path.startswith("/live/")
         try:
             if self._gate is not None and not raw_path.startswith(_OPEN):
@@ -371,6 +372,8 @@ class Console:
         names = call.names
         self._check(call, "write", _key(call))
         form = await _form(call)
+        if names["action"] == "weight":
+            call.scope[reading.WANTED] = [("weight", "", form.get("weight", ""))]
         told = await actions.on_instance(
             self._backend.gateway,
             call.look.language,
