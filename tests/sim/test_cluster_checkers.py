@@ -154,6 +154,15 @@ def test_an_epoch_that_was_passed_is_not_led(cluster: Cluster) -> None:
     assert cluster.violation() == "P1:"
 
 
+def test_who_hears_late_that_it_led_does_no_harm(cluster: Cluster) -> None:
+    """Without a lease a node that was cut off may replay that a shard was given to it once."""
+    cluster.epoch(0, 2)
+    cluster.start(0, 2, 1)
+    cluster.nodes[1].node = _Unheard()
+    cluster.epoch(1, 1)
+    assert not cluster.violation()
+
+
 def test_what_nobody_asked_for_is_found(cluster: Cluster) -> None:
     """D2: a registration that was taken back does not come again."""
     cluster.checker._may_register[KEY, "i", ME] = False
