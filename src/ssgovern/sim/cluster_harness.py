@@ -21,6 +21,7 @@ from ssgovern.sim.cluster_checkers import ClusterChecker, NodeWatch
 from ssgovern.sim.cluster_judge import ClusterJudge
 from ssgovern.sim.cluster_mutants import HONEST, ClusterMutant
 from ssgovern.sim.cluster_nemesis import ClusterNemesis
+from ssgovern.sim.cluster_plots import Director, Plot
 from ssgovern.sim.cluster_scenario import ClusterScenario, NodePlan, draw_cluster
 from ssgovern.sim.cluster_taps import ClusterTaps
 from ssgovern.sim.convergence import check_converged
@@ -70,6 +71,23 @@ def simulate_cluster(
         ClusterTaps(run.checker).listen(taps)
         with logs_judged(world, run.checker, verbose=trace) as logged:
             run.play()
+        return run.result(story_of(world, logged))
+
+
+def simulate_plot(
+    plot: Plot, seed: int, *, mutant: ClusterMutant = HONEST, trace: bool = False
+) -> Result:
+    """Play a plot to its end, or to the first violation.
+
+    `counts["played"]` is 0 if the seed gave the roles to nodes with which it cannot be played.
+    """
+    scenario = plot.scenario(seed)
+    with few_shards(scenario.shards), World(seed, trace=trace) as world, Taps() as taps:
+        mutant.plant(taps)
+        run = ClusterRun(world, scenario)
+        ClusterTaps(run.checker).listen(taps)
+        with logs_judged(world, run.checker, verbose=trace) as logged:
+            run.play_plot(plot)
         return run.result(story_of(world, logged))
 
 
@@ -176,7 +194,7 @@ class ClusterRun:
 
         if plan.kind == "admin":
             return run_admin
-        if plan.kind == "recorder":
+        if plan.kind in ("recorder", "reader"):
             return run_recorder
         return run_raw if plan.kind in CLIENTS else run_sdk
 
@@ -187,7 +205,41 @@ class ClusterRun:
     # --- the play ----------------------------------------------------------------------------
 
     def play(self) -> None:
-        world, scenario = self._world, self._scenario
+        scenario = self._scenario
+        self._begin()
+        self._nemesis.start()
+        if not self._run(scenario.calm_s + scenario.chaos_s):
+            return
+        if scenario.lasting:
+            self._live_on()
+            return
+        self._heal_and_judge()
+
+    def play_plot(self, plot: Plot) -> None:
+        """Have a director do what a nemesis does otherwise."""
+        director = Director(
+            self._world,
+            self.checker,
+            self._judge,
+            self._nemesis,
+            self._watches,
+            self._clients,
+            self._stage,
+        )
+        self._begin()
+        director.begin(plot.steps(director))
+        while not director.is_over:
+            if not self._run(_LOOK_EVERY_S):
+                break
+        self.checker.counts["played"] = int(not director.is_unsuitable)
+        if self.checker.violations or director.is_unsuitable:
+            return
+        # Cheaper than to wait for the end, where it is done once more.
+        self._check_histories()
+        self._heal_and_judge()
+
+    def _begin(self) -> None:
+        world = self._world
         for watch in self._watches:
             delay_s = world.app_rng.uniform(0.0, 1.0)
             if watch.plan.joins_late:
@@ -195,12 +247,10 @@ class ClusterRun:
             world.after(delay_s, self._nemesis.start_node, watch.process)
         for client in self._clients:
             world.after(world.app_rng.uniform(0.0, 3.0), start, client)
-        self._nemesis.start()
         self._look()
-        if not self._run(scenario.calm_s + scenario.chaos_s):
-            return
-        if scenario.lasting:
-            self._live_on()
+
+    def _heal_and_judge(self) -> None:
+        if self.checker.violations:
             return
         self._nemesis.heal()
         self._stage.is_calm = True

@@ -4,15 +4,26 @@ Production code has no switches for them: a mutant replaces methods of productio
 time of one world. Those of single cores are found by the walks over these cores; here are those
 that only show, or must also show, where nodes, clients and leases come together.
 
-Not here, because clocks and cores make them harmless in a whole cluster: a primary that *writes*
-past its lease (replicas refuse its epoch), and one that expires sessions past it (likewise).
+Some are met by random seeds (`seeds`), others need a situation that seeds hardly ever draw and a
+plot brings about (`plot`, of `ssgovern.sim.cluster_plots`).
+
+Not here, because in a whole cluster one thing covers for the other:
+- a primary that *writes* past its lease (replicas refuse its epoch), or expires sessions past it;
+- a replica that ignores epochs: it still cuts nothing that it knows to be committed, which the
+  next append tells it, and its answer deposes whom it obeys. The replication walk, in which that
+  append may be late, finds it (`test_planted_bugs_are_found[replica-ignores-epoch]`);
+- a set that is taken whatever life of a member it names: what any life acknowledged is on its
+  disk, and who lost the disk is refused. The walks find it, where disks may forget
+  (`test_planted_bugs_are_found[rejoin-without-node-epoch]`);
+- a client that takes old maps: it says which it has, and no node answers with an older one
+  (`tests/unit/client/test_shard_map.py` has the map alone).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from ssgovern import limits
 from ssgovern.client.claims import Claims
@@ -22,6 +33,7 @@ from ssgovern.controller.rules import Rules
 from ssgovern.controller.state import ClusterState
 from ssgovern.model import ShardId
 from ssgovern.node.hosted import HostedShard
+from ssgovern.node.member_driver import MemberDriver, _Target
 from ssgovern.node.replica_driver import ReplicaDriver
 from ssgovern.node.shard_host import ShardHost
 from ssgovern.replication.messages import AppendEntries, Effect, Send
@@ -39,10 +51,12 @@ def _nothing(taps: Taps) -> None:
 
 
 class ClusterMutant(NamedTuple):
-    """A planted bug, and within how many seeds it must be found."""
+    """A planted bug, and within how many seeds or casts of a plot it must be found."""
 
     plant: Callable[[Taps], None] = _nothing
+    plot: str = ""
     seeds: int = 60
+    casts: int = 6
 
 
 HONEST = ClusterMutant()
@@ -64,25 +78,13 @@ def serves_before_epoch_start(taps: Taps) -> None:
 def lease_outlasts_fence(taps: Taps) -> None:
     """A node believes its lease to last long after the controller promotes somebody else."""
 
-    def make(on_lease: Method) -> object:
-        def longer(self: ShardHost, until_ms: float) -> None:
-            on_lease(self, until_ms + 10_000.0)
+    def make(lease_end: Method) -> object:
+        def longer(self: MemberDriver, sent_ms: float, lease_ms: int) -> object:
+            return cast("float", lease_end(self, sent_ms, lease_ms)) + 10_000.0
 
         return longer
 
-    taps.replace(ShardHost, "on_lease", make)
-
-
-def replica_ignores_epoch(taps: Taps) -> None:
-    """A replica takes entries of any primary, however old."""
-
-    def make(on_append: Method) -> object:
-        def any_epoch(self: ReplicaLog, event: AppendEntries) -> object:
-            return on_append(self, replace(event, epoch=max(event.epoch, self.epoch)))
-
-        return any_epoch
-
-    taps.replace(ReplicaLog, "on_append", make)
+    taps.replace(MemberDriver, "_lease_end", make)
 
 
 def previous_epoch_not_compared(taps: Taps) -> None:
@@ -250,20 +252,6 @@ def lease_taken_for_a_session(taps: Taps) -> None:
 # --- clients ---------------------------------------------------------------------------------
 
 
-def client_takes_old_maps(taps: Taps) -> None:
-    """A client believes whoever speaks last, however old its map is."""
-
-    def make(apply: Method) -> object:
-        def believing(self: ClientMap, update: native_pb2.ShardMapUpdate, by: object) -> object:
-            if update.rows and update.since == 0 and update.version < self.version:
-                self.version = 0
-            return apply(self, update, by)
-
-        return believing
-
-    taps.replace(ClientMap, "apply", make)
-
-
 def client_never_claims(taps: Taps) -> None:
     """A client does not come to a new primary: its session ends there although it lives."""
     taps.replace(Claims, "on_led", lambda _: lambda _self, _shards: False)
@@ -294,24 +282,40 @@ def fences_early(taps: Taps) -> None:
     )
 
 
+# --- finding the controller ------------------------------------------------------------------
+
+
+def blames_the_next(taps: Taps) -> None:
+    """Who uses up all the time of a question is not noted; who would have come next is."""
+
+    def make(let_wait: Method) -> object:
+        def blaming(self: MemberDriver, target: _Target) -> None:
+            let_wait(self, self._next_target({target: None}, None) or target)
+
+        return blaming
+
+    taps.replace(MemberDriver, "_let_wait", make)
+
+
 CLUSTER_MUTANTS: dict[str, ClusterMutant] = {
-    "reads_past_lease": ClusterMutant(reads_past_lease),
-    "serves_before_epoch_start": ClusterMutant(serves_before_epoch_start),
-    "lease_outlasts_fence": ClusterMutant(lease_outlasts_fence),
-    "replica_ignores_epoch": ClusterMutant(replica_ignores_epoch),
-    "previous_epoch_not_compared": ClusterMutant(previous_epoch_not_compared),
-    "primary_alone_acknowledges": ClusterMutant(primary_alone_acknowledges),
+    "reads_past_lease": ClusterMutant(reads_past_lease, "primary_cut_off"),
+    "serves_before_epoch_start": ClusterMutant(serves_before_epoch_start, "slow_beginning"),
+    "lease_outlasts_fence": ClusterMutant(lease_outlasts_fence, "primary_cut_off"),
+    "previous_epoch_not_compared": ClusterMutant(previous_epoch_not_compared, "tail_of_an_epoch"),
+    "primary_alone_acknowledges": ClusterMutant(primary_alone_acknowledges, "tail_of_an_epoch"),
     "majority_acknowledges": ClusterMutant(majority_acknowledges),
-    "minimum_ignored": ClusterMutant(minimum_ignored),
-    "replica_acknowledges_before_sync": ClusterMutant(replica_acknowledges_before_sync),
+    "minimum_ignored": ClusterMutant(minimum_ignored, "minimum_not_reached"),
+    "replica_acknowledges_before_sync": ClusterMutant(
+        replica_acknowledges_before_sync, "power_cut_of_all"
+    ),
     "acknowledges_before_sync": ClusterMutant(acknowledges_before_sync),
-    "unclean_election": ClusterMutant(unclean_election),
+    "unclean_election": ClusterMutant(unclean_election, "only_copy"),
     "promoted_forgets_tail": ClusterMutant(promoted_forgets_tail),
-    "joins_without_catching_up": ClusterMutant(joins_without_catching_up),
+    "joins_without_catching_up": ClusterMutant(joins_without_catching_up, "late_replica"),
     "no_full_ttl_after_promotion": ClusterMutant(no_full_ttl_after_promotion),
     "lease_taken_for_a_session": ClusterMutant(lease_taken_for_a_session),
-    "client_takes_old_maps": ClusterMutant(client_takes_old_maps),
-    "client_never_claims": ClusterMutant(client_never_claims),
+    "client_never_claims": ClusterMutant(client_never_claims, "session_lost_unnoticed"),
     "client_ignores_changes": ClusterMutant(client_ignores_changes),
-    "fences_early": ClusterMutant(fences_early),
+    "fences_early": ClusterMutant(fences_early, "primary_cut_off"),
+    "blames_the_next": ClusterMutant(blames_the_next, "mute_candidate"),
 }

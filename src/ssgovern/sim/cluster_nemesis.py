@@ -59,8 +59,8 @@ class ClusterNemesis:
         self._has_left = has_left
         # Made only where there are any: processes are numbered, and digests know the numbers.
         needed = {"mute", "wrong_disk"}.intersection(scenario.faults)
-        is_needed = bool(needed) or scenario.lasting == MUTE_FOR_EVER
-        self._stand_ins = StandIns(world, self._nodes if is_needed else (), PORT)
+        is_needed = bool(needed) or scenario.lasting == MUTE_FOR_EVER or scenario.is_played
+        self.stand_ins = StandIns(world, self._nodes if is_needed else (), PORT)
         self._rng: random.Random = world.fault_rng
         self._healed = False
         self._absent: dict[str, None] = {}
@@ -104,7 +104,7 @@ class ClusterNemesis:
     def start_node(self, node: Process) -> None:
         """Start a node that is down, unless it is to stay away or has left the cluster."""
         if not (node.alive or node.name in self._absent or self._has_left(node)):
-            self._stand_ins.end_mute(node)
+            self.stand_ins.end_mute(node)
             self._watch(node).on_started()
             node.start()
 
@@ -219,7 +219,7 @@ class ClusterNemesis:
         node = self._rng.choice([self._controller(), self._some_node()])
         if node is not None and node.alive:
             self._kill_node(node)
-            self._stand_ins.begin_mute(node)
+            self.stand_ins.begin_mute(node)
 
     # --- disks -------------------------------------------------------------------------------
 
@@ -228,18 +228,18 @@ class ClusterNemesis:
         node = self._some_node()
         # Who alone decides and has forgotten all founds another cluster: nobody can know better.
         is_alone = self._scenario.topology.candidates == 1 and node is self._nodes[0]
-        if is_alone or any(self._stand_ins.has_wrong_disk(each) for each in self._nodes):
+        if is_alone or any(self.stand_ins.has_wrong_disk(each) for each in self._nodes):
             return
         if node.alive:
             self._kill_node(node)
-        self._stand_ins.mount_wrong_disk(node)
+        self.stand_ins.mount_wrong_disk(node)
         self._watch(node).wrong_disk = True
         self._later(4.0, 15.0, lambda: self._right_disk(node))
 
     def _right_disk(self, node: Process) -> None:
-        if self._stand_ins.has_wrong_disk(node):
+        if self.stand_ins.has_wrong_disk(node):
             self._kill_node(node)
-            self._stand_ins.mount_right_disk(node)
+            self.stand_ins.mount_right_disk(node)
             self._watch(node).wrong_disk = False
 
     def _sync_error(self) -> None:
@@ -440,7 +440,7 @@ class ClusterNemesis:
                 self._absent[node.name] = None
                 node.kill()
                 self._watch(node).on_down()
-                self._stand_ins.begin_mute(node)
+                self.stand_ins.begin_mute(node)
             case "isolated_node":
                 self._cut([(node, each) for each in self._nodes if each is not node], both=True)
             case "one_way_cut":

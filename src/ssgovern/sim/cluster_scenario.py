@@ -7,7 +7,7 @@ subset of faults, because faults that always come together hide what each alone 
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ssgovern import limits
@@ -147,6 +147,8 @@ class ClusterScenario:
     latency_s: float
     loss: float
     split: float
+    is_played: bool = False
+    """What happens is not drawn: a plot says it (`ssgovern.sim.cluster_plots`)."""
 
     @property
     def addresses(self) -> tuple[str, ...]:
@@ -157,7 +159,8 @@ class ClusterScenario:
     def only_nodes_suffer(self) -> bool:
         """Whether nothing happens to a client or a wire: then no session has a reason to end."""
         suspects = (*NETWORK_FAULTS, *CLIENT_FAULTS, *DISK_FAULTS, "slow_node", "power_all", "mute")
-        return not self.lasting and self.loss == 0.0 and not set(self.faults) & set(suspects)
+        is_drawn = not self.lasting and not self.is_played
+        return is_drawn and self.loss == 0.0 and not set(self.faults) & set(suspects)
 
     def __str__(self) -> str:
         server = self.nodes[0].server
@@ -232,11 +235,101 @@ def _draw_faults(rng: random.Random, later: random.Random) -> tuple[str, ...]:
     return tuple(sorted(drawn, key=FAULTS.index))
 
 
+def cast_cluster(
+    seed: int,
+    kinds: Sequence[str],
+    *,
+    copies: int,
+    min_in_sync: int,
+    pace_s: float,
+    services: int = 1,
+    others: int = 0,
+) -> ClusterScenario:
+    """Return a small cluster in which nothing goes wrong by itself; the seed draws only chance."""
+    topology = Topology("cast", 3, others, (copies,))
+    storage = StorageConfig.model_construct(
+        segment_bytes=1 << 20, wal_bytes_before_snapshot=4 << 20
+    )
+    plans = [
+        NodePlan(
+            number=NodeId(number),
+            server=_server_config(
+                topology,
+                number,
+                copies=copies,
+                min_in_sync=min_in_sync,
+                session=SessionConfig(ttl_ms=5000, heartbeat_interval_ms=1000, close_grace_ms=1000),
+                protection=ProtectionConfig(share=1.0, sessions_min=4, hold_ms=3000),
+                storage=storage,
+            ),
+            clock_rate=1.0,
+            sync_s=(0.0002, 0.002),
+            joins_late=False,
+        )
+        for number in range(1, topology.nodes + 1)
+    ]
+    return ClusterScenario(
+        seed=seed,
+        shards=8,
+        topology=topology,
+        nodes=tuple(plans),
+        clients=tuple(
+            ClientPlan(f"c{number}", kind, 1.0, has_cache=False, pace_s=pace_s, reuses_ids=False)
+            for number, kind in enumerate(kinds)
+        ),
+        services=_SERVICES[:services],
+        faults=(),
+        gap_s=1.0,
+        calm_s=0.0,
+        chaos_s=0.0,
+        lasting="",
+        is_played=True,
+        knobs={},
+        power_cut=PowerCut.ALL_LOST,
+        latency_s=0.0005,
+        loss=0.0,
+        split=0.0,
+    )
+
+
+def _server_config(
+    topology: Topology,
+    number: int,
+    *,
+    copies: int,
+    min_in_sync: int,
+    session: SessionConfig,
+    protection: ProtectionConfig,
+    storage: StorageConfig,
+) -> ServerConfig:
+    voters = ",".join(f"{voter}@n{voter}:{PORT}" for voter in range(1, topology.candidates + 1))
+    is_candidate = number <= topology.candidates
+    return ServerConfig(
+        node=NodeConfig(name=f"n{number}", id=number),
+        listen=ListenConfig(
+            host="0.0.0.0",
+            port=PORT,
+            insecure=True,
+            advertise="" if is_candidate else f"n{number}:{PORT}",
+        ),
+        cluster=ClusterConfig(
+            candidates=voters if is_candidate else "",
+            join="" if is_candidate else f"n1:{PORT},n{topology.candidates}:{PORT}",
+            secret=_SECRET,
+            copies=copies,
+            min_in_sync=min_in_sync,
+            acks="all",
+        ),
+        data_dir="data",
+        session=session,
+        protection=protection,
+        storage=storage,
+    )
+
+
 def _draw_nodes(rng: random.Random, topology: Topology) -> tuple[NodePlan, ...]:
-    voters = ",".join(f"{number}@n{number}:{PORT}" for number in range(1, topology.candidates + 1))
     copies = rng.choice(topology.copies)
     min_in_sync = rng.choice([1, 2]) if copies > 2 else 1
-    acks = "all"
     ttl_ms = rng.choice([2000, 5000, 5000])
     grace_ms = rng.choice([300, 1000])
     storage = StorageConfig.model_construct(
@@ -246,24 +339,11 @@ def _draw_nodes(rng: random.Random, topology: Topology) -> tuple[NodePlan, ...]:
     protecting = rng.random() < 0.3
     plans = []
     for number in range(1, topology.nodes + 1):
-        is_candidate = number <= topology.candidates
-        server = ServerConfig(
-            node=NodeConfig(name=f"n{number}", id=number),
-            listen=ListenConfig(
-                host="0.0.0.0",
-                port=PORT,
-                insecure=True,
-                advertise="" if is_candidate else f"n{number}:{PORT}",
-            ),
-            cluster=ClusterConfig(
-                candidates=voters if is_candidate else "",
-                join="" if is_candidate else f"n1:{PORT},n{topology.candidates}:{PORT}",
-                secret=_SECRET,
-                copies=copies,
-                min_in_sync=min_in_sync,
-                acks=acks,
-            ),
-            data_dir="data",
+        server = _server_config(
+            topology,
+            number,
+            copies=copies,
+            min_in_sync=min_in_sync,
             session=SessionConfig(
                 ttl_ms=ttl_ms, heartbeat_interval_ms=ttl_ms // 5, close_grace_ms=grace_ms
             ),
@@ -278,7 +358,7 @@ def _draw_nodes(rng: random.Random, topology: Topology) -> tuple[NodePlan, ...]:
                 server=server,
                 clock_rate=rng.choice([1.0, 1.0, 0.98, 1.02]),
                 sync_s=rng.choice([(0.0002, 0.002), (0.0002, 0.002), (0.002, 0.02)]),
-                joins_late=not is_candidate and rng.random() < 0.5,
+                joins_late=number > topology.candidates and rng.random() < 0.5,
             )
         )
     return tuple(plans)

@@ -46,7 +46,7 @@ _NOTHING_DONE = frozenset(
 
 
 class Recorder(RawClient):
-    """Writes and reads a few instances that other recorders write as well."""
+    """Writes and reads a few instances that other recorders write as well; a `reader` reads."""
 
     def __init__(
         self, plan: ClientPlan, stage: Stage, runtime: SimRuntime, histories: Histories
@@ -144,7 +144,7 @@ class Recorder(RawClient):
             return
         channel = await self._channel(address)
         draw = self.rng.random()
-        if draw < 0.4 or not self.stage.is_writing:
+        if draw < 0.4 or not self.stage.is_writing or self.plan.kind == "reader":
             await self._ask(channel, key, Request("get"))
             return
         name = self.rng.choice(_IDS)
