@@ -292,6 +292,25 @@ def _late_replica(d: Director) -> Steps:
     yield 3.0
 
 
+def _one_behind(d: Director) -> Steps:
+    """One of two replicas is behind and in sync all the same; the others die, one comes back.
+
+    Who restarted is out of the set, so that the one behind follows: it has all that was committed.
+    """
+    yield until(d.is_founded)
+    yield 2.0
+    primary = d.primary()
+    behind, other = sorted(d.others(primary), key=lambda node: node is not d.controller())
+    d.cut(primary, [behind])
+    yield 1.5
+    d.kill(primary)
+    d.kill(other)
+    yield 0.5
+    d.start(other)
+    yield until(lambda: d.is_followed(primary))
+    yield 3.0
+
+
 # --- disks -----------------------------------------------------------------------------------
 
 
@@ -313,8 +332,8 @@ def _power_cut_of_all(d: Director) -> Steps:
     yield 4.0
 
 
-def _three_copies(seed: int) -> ClusterScenario:
-    return cast_cluster(seed, ["recorder"] * 4, copies=3, min_in_sync=2, pace_s=0.1)
+def _three_copies(seed: int, min_in_sync: int = 2) -> ClusterScenario:
+    return cast_cluster(seed, ["recorder"] * 4, copies=3, min_in_sync=min_in_sync, pace_s=0.1)
 
 
 # --- epochs ----------------------------------------------------------------------------------
@@ -383,6 +402,21 @@ def _session_lost_unnoticed(d: Director) -> Steps:
     yield 4.0
 
 
+def _sessions_change_hands(d: Director) -> Steps:
+    """The primary of sessions and leases dies, of some not long before they would have ended."""
+    yield until(d.is_founded)
+    primary = d.primary()
+    yield 6.0
+    d.kill(primary)
+    yield until(lambda: d.is_followed(primary))
+    yield 16.0
+
+
+def _keepers(seed: int) -> ClusterScenario:
+    kinds = ["provider"] * 2 + ["lease_keeper"] * 2 + ["recorder"]
+    return cast_cluster(seed, kinds, copies=3, min_in_sync=1, pace_s=0.3, services=4)
+
+
 def _providers(seed: int) -> ClusterScenario:
     kinds = ["provider"] * 2 + ["recorder"]
     return cast_cluster(seed, kinds, copies=3, min_in_sync=1, pace_s=0.3, services=4)
@@ -393,9 +427,11 @@ PLOTS: dict[str, Plot] = {
     "minimum_not_reached": Plot(lambda seed: _two_copies(seed, 2), _loses_its_replica),
     "only_copy": Plot(_two_copies, _loses_its_replica),
     "late_replica": Plot(_two_copies, _late_replica),
+    "one_behind": Plot(lambda seed: _three_copies(seed, 1), _one_behind),
     "power_cut_of_all": Plot(_three_copies, _power_cut_of_all),
     "slow_beginning": Plot(_two_copies, _slow_beginning),
     "tail_of_an_epoch": Plot(_three_copies, _tail_of_an_epoch),
     "mute_candidate": Plot(_one_more, _mute_candidate),
+    "sessions_change_hands": Plot(_keepers, _sessions_change_hands),
     "session_lost_unnoticed": Plot(_providers, _session_lost_unnoticed),
 }
