@@ -16,7 +16,7 @@ from ssgovern import limits
 from ssgovern.errors import InvalidArgumentError, OverloadedError, SsGovernError
 from ssgovern.node.access_passwords import Passwords
 from ssgovern.runtime import Runtime
-from ssgovern.service.access import new_token
+from ssgovern.service.access import TOKEN_PREFIX, new_token
 from ssgovern.wire.codec import error_to_wire
 from ssgovern.wire.frames import MessageType
 from ssgovern.wire.pb import native_pb2
@@ -65,6 +65,9 @@ class AccessCommands:
             raise OverloadedError(
                 "too many changes of access wait already", limit=limits.ACCESS_COMMANDS_MAX
             )
+        if request.revoke_token.startswith(f"{TOKEN_PREFIX}_"):
+            # It was shown whole: its secret has no business in answers and in the audit.
+            request.revoke_token = request.revoke_token.split("_")[1]
         self._waiting.append(_Waiting(asker, request_id, request))
         self._woken.set()
 

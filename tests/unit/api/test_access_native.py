@@ -402,6 +402,27 @@ def test_changes_of_operators_and_refusals_are_written_down() -> None:
     simulate(body)
 
 
+def test_a_token_is_revoked_by_its_whole_text_too() -> None:
+    """Also if there is none: its secret is neither in an answer nor in the audit."""
+
+    async def body(stage: Stage) -> None:
+        admin, _ = await set_up(stage)
+        token = await new_token(admin, "reader")
+        reader = await who(stage, token, "r")
+        await command(admin, revoke_token=token)
+        with pytest.raises(ClosedByNodeError):
+            await reader.receive()
+        with pytest.raises(RefusedError) as caught:
+            await command(admin, revoke_token=token.replace("ssg_", "ssg_f"))
+        secret = token.split("_")[2]
+        assert secret not in str(caught.value)
+        answer = await admin.ask(MessageType.AUDIT)
+        assert b"revoke_token" in answer
+        assert secret.encode() not in answer
+
+    simulate(body)
+
+
 def test_a_change_is_written_down_with_what_was_before() -> None:
     """When it is committed, field by field; one that was not possible with why, and what was
     wanted; of an instance that is gone where it was."""
