@@ -2,6 +2,7 @@
 
 `audit.jsonl` is written to, `audit.1.jsonl` and on are older. What the disk does not take is
 counted and said in the log: a node does not stop for it. Entries are synced, some together.
+Invariant: a line that was torn, by a full disk or the end of a life, costs no other.
 """
 
 from __future__ import annotations
@@ -26,12 +27,15 @@ FILE = "audit.jsonl"
 class AuditLog:
     """Keeps the entries of an audit. `open` it once the directory is there; `run` is its task."""
 
-    def __init__(self, audit: Audit) -> None:
+    def __init__(self, audit: Audit, file_bytes: int = limits.AUDIT_FILE_BYTES) -> None:
         self._audit = audit
+        self._file_bytes = file_bytes
         self._disk: Disk | None = None
         self._waiting: deque[bytes] = deque()
         self._woken = asyncio.Event()
         self._bytes = 0
+        self._torn = False
+        """The file may end within a line."""
         self.lost = 0
         """Entries that are not on disk."""
         audit.on_entry = self._on_entry
@@ -40,12 +44,16 @@ class AuditLog:
         """Read the newest entries of earlier lives. A line that was torn is passed over."""
         self._disk = disk
         self._audit.node_id = node_id
-        if FILE not in disk.names():
-            return
-        self._bytes = disk.size(FILE)
-        start = max(0, self._bytes - limits.AUDIT_READ_BYTES)
-        lines = disk.read(FILE, start).split(b"\n")[1 if start else 0 :]
-        self._audit.restore(entry for line in lines if (entry := _parsed(line)) is not None)
+        names = disk.names()
+        # The one before, too: a file may have been begun a moment before the node ended.
+        for name in (_name(1), FILE):
+            if name in names:
+                start = max(0, disk.size(name) - limits.AUDIT_READ_BYTES)
+                lines = disk.read(name, start).split(b"\n")[1 if start else 0 :]
+                self._audit.restore(entry for line in lines if (entry := _parsed(line)) is not None)
+        if FILE in names:
+            self._bytes = disk.size(FILE)
+            self._torn = self._bytes > 0 and disk.read(FILE, self._bytes - 1) != b"\n"
 
     def _on_entry(self, entry: native_pb2.AuditEntry) -> None:
         if len(self._waiting) >= limits.AUDIT_WAITING_MAX:
@@ -70,11 +78,14 @@ class AuditLog:
         lines = list(self._waiting)
         self._waiting.clear()
         try:
-            if self._bytes >= limits.AUDIT_FILE_BYTES:
+            if self._bytes >= self._file_bytes:
                 await _roll(disk)
-                self._bytes = 0
-            await disk.append(FILE, lines, sync=True)
-            self._bytes += sum(map(len, lines))
+                self._bytes, self._torn = 0, False
+            written = [b"\n", *lines] if self._torn else lines
+            self._torn = True
+            await disk.append(FILE, written, sync=True)
+            self._torn = False
+            self._bytes += sum(map(len, written))
         except OSError as error:
             self.lost += len(lines)
             log.error(
