@@ -12,9 +12,9 @@ Not here, because in a whole cluster one thing covers for the other:
 - a replica that ignores epochs: it still cuts nothing that it knows to be committed, which the
   next append tells it, and its answer deposes whom it obeys. The replication walk, in which that
   append may be late, finds it (`test_planted_bugs_are_found[replica-ignores-epoch]`);
-- a set that is taken whatever life of a member it names: what any life acknowledged is on its
-  disk, and who lost the disk is refused. The walks find it, where disks may forget
-  (`test_planted_bugs_are_found[rejoin-without-node-epoch]`);
+- a set that is taken whatever life of a member it names: unless it gave the shard up since, what
+  a life acknowledged is on its disk, and who lost the disk is refused. The walks find it, where
+  disks may forget (`test_planted_bugs_are_found[rejoin-without-node-epoch]`);
 - a client that takes old maps: it says which it has, and no node answers with an older one
   (`tests/unit/client/test_shard_map.py` has the map alone).
 """
