@@ -394,3 +394,17 @@ def test_an_admin_reads_the_audit_of_all_nodes(site: Guarded) -> None:
     assert found["next_page_token"] == "2.7"
     assert found["failed_nodes"] == [{"node_id": 3, "detail": "it is down"}]
     assert site.ask("/api/v1/audit", headers=bearer("operator")).status_code == 403
+
+
+def test_a_token_for_metrics_reads_no_service(site: Guarded) -> None:
+    """What the document says of Prometheus: a role for nothing that is there is enough."""
+    role = Role("metrics", (Grant("nothing", "nothing/nothing", ("read",)),))
+    state = AccessState(
+        {"zoe": User("zoe", "x", ("admin",))},
+        {"metrics": Token("metrics", HASH, roles=("metrics",))},
+        {"metrics": role},
+    )
+    site.access.replace(state)
+    assert site.ask("/metrics", headers=bearer("metrics")).status_code == 200
+    for target in (ORDERS, "/api/v1/namespaces", "/api/v1/status", "/api/v1/audit"):
+        assert site.ask(target, headers=bearer("metrics")).status_code == 403
