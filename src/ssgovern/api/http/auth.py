@@ -190,7 +190,7 @@ class Gate:
             with suppress(UnauthenticatedError):
                 principal = self.who(headers_of(scope["headers"]))
         origin = str((scope["client"] or ("?", 0))[0])
-        way = "http" if path.startswith("/api/") else "console"
+        way = "http" if path.startswith(("/api/", "/metrics")) else "console"
         self._audit.note(
             principal,
             origin,
