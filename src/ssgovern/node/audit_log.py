@@ -36,8 +36,6 @@ class AuditLog:
         self._bytes = 0
         self._torn = False
         """The file may end within a line."""
-        self.lost = 0
-        """Entries that are not on disk."""
         audit.on_entry = self._on_entry
 
     def open(self, disk: Disk, node_id: int) -> None:
@@ -57,7 +55,7 @@ class AuditLog:
 
     def _on_entry(self, entry: native_pb2.AuditEntry) -> None:
         if len(self._waiting) >= limits.AUDIT_WAITING_MAX:
-            self.lost += 1
+            self._audit.lost += 1
             return
         line = json.dumps(MessageToDict(entry, preserving_proto_field_name=True), sort_keys=True)
         self._waiting.append(line.encode() + b"\n")
@@ -87,7 +85,7 @@ class AuditLog:
             self._torn = False
             self._bytes += sum(map(len, written))
         except OSError as error:
-            self.lost += len(lines)
+            self._audit.lost += len(lines)
             log.error(
                 "%d entries of the audit are not on disk: %s", len(lines), error.strerror or error
             )

@@ -141,6 +141,9 @@ class NodeMetrics:
     def _clients(self) -> Families:
         node = self._node
         push = node.drivers.push
+        yield counter(
+            "audit_lost", "Entries of the audit that the disk did not take", node.audit.lost
+        )
         yield gauge("connections", "Native connections", len(node.server))
         yield counter("heartbeats", "Heartbeats heard from clients", node.server.heartbeats)
         yield gauge("subscriptions", "Subscriptions", node.push.subscriptions.count)

@@ -32,6 +32,8 @@ class Audit:
         self._refused = 0
         self._unwritten = 0
         self.node_id = 0
+        self.lost = 0
+        """Entries that are not on disk, by who keeps them there."""
         self.on_entry: Callable[[native_pb2.AuditEntry], None] = _ignore
 
     def restore(self, entries: Iterable[native_pb2.AuditEntry]) -> None:

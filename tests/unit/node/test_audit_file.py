@@ -90,13 +90,13 @@ def test_a_full_disk_costs_what_did_not_fit_and_no_more(caplog: pytest.LogCaptur
     image.capacity_bytes = image.used_bytes + 10
     with caplog.at_level(logging.ERROR, "ssgovern.node"):
         life.note("b", "c")
-    assert life.log.lost == 2
+    assert life.audit.lost == 2
     assert "1 entries of the audit are not on disk: no space left" in caplog.text
     image.capacity_bytes += 100_000
     life.note("d", "e")
     assert [target for _, target in life.seen()] == ["a", "b", "c", "d", "e"]
     assert written(image) == ["a", "d", "e"]
-    assert life.log.lost == 2
+    assert life.audit.lost == 2
 
 
 def test_a_torn_line_costs_no_other() -> None:
@@ -116,4 +116,4 @@ def test_more_than_may_wait_is_counted() -> None:
     life = Life(DiskImage())
     for number in range(limits.AUDIT_WAITING_MAX + 3):
         life.audit.note(None, "10.0.0.1", "http", "put", f"t{number}")
-    assert life.log.lost == 3
+    assert life.audit.lost == 3

@@ -58,9 +58,11 @@ def test_what_happens_is_counted() -> None:
         app = await stage.client("app")
         await app.register("a")
         await app.heartbeat()
+        stage.node.audit.lost += 3
         await asyncio.sleep(0.1)
         after = samples_of(metrics_of(stage))
         grown = {name: after[name] - before.get(name, 0.0) for name in after}
+        assert grown["ssgovern_audit_lost_total"] == 3
         assert grown["ssgovern_registrations_total"] == 1
         assert grown["ssgovern_heartbeats_total"] == 1
         assert grown["ssgovern_entries_committed_total"] == 1
