@@ -61,7 +61,7 @@ def encode_batch(
             if encoded is not None:
                 encoded[message.shard] = message, part
         elif type(message) is Appended:
-            parts.append(appended(message.shard, message.epoch, message.held))
+            parts.append(appended(message.shard, message.epoch, message.held, message.version))
         elif type(message) is Mismatch:
             rare.mismatches.add(
                 shard=message.shard,
@@ -69,6 +69,7 @@ def encode_batch(
                 prev=_position_to_wire(message.prev),
                 hint=_position_to_wire(message.hint),
                 floor=_position_to_wire(message.floor),
+                version=message.version,
             )
         else:
             assert type(message) is Fenced, f"{message!r} travels in pieces"
@@ -102,7 +103,7 @@ def decode_batch(source: NodeId, body: bytes) -> list[Message]:
         held = acknowledged.held
         if held > _REVISION_MAX:
             raise RemoteProtocolError(f"shard {shard}: revision {held} is out of range")
-        messages.append(Appended(shard, source, node_epoch, epoch, held))
+        messages.append(Appended(shard, source, node_epoch, epoch, held, acknowledged.version))
     for mismatch in batch.mismatches:
         shard, epoch = _checked(mismatch.shard, mismatch.epoch)
         messages.append(
@@ -114,6 +115,7 @@ def decode_batch(source: NodeId, body: bytes) -> list[Message]:
                 _position_from_wire(mismatch.prev),
                 _position_from_wire(mismatch.hint),
                 _position_from_wire(mismatch.floor),
+                mismatch.version,
             )
         )
     for fenced in batch.fenced:

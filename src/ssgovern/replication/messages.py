@@ -121,6 +121,9 @@ class Appended:
     node_epoch: int
     epoch: int
     held: int
+    version: int = 0
+    """Of the row that the replica followed when it said so: which of its copies it speaks of, if
+    the shard was taken from it and given back."""
 
 
 @dataclass(slots=True)
@@ -137,6 +140,7 @@ class Mismatch:
     prev: LogPosition
     hint: LogPosition
     floor: LogPosition
+    version: int = 0
 
 
 @dataclass(slots=True)

@@ -39,11 +39,15 @@ class Progress:
         "probed",
         "quiet_ticks",
         "replaces",
+        "since",
         "told",
     )
 
-    def __init__(self, node: NodeId, node_epoch: int, tail: int, now_ms: int) -> None:
+    def __init__(self, node: NodeId, node_epoch: int, tail: int, now_ms: int, since: int) -> None:
         self.node = node
+        self.since = since
+        """Version of the row that made it a replica in this epoch: what it says without knowing
+        of that is about a copy that was taken from it."""
         self.goal = tail
         """Where the log ended at `goal_ms`: a replica lags by the time since it was behind."""
         self.goal_ms = now_ms

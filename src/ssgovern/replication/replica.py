@@ -65,6 +65,7 @@ class ReplicaLog:
         "node_epoch",
         "persisted",
         "shard",
+        "version",
     )
 
     def __init__(
@@ -79,6 +80,8 @@ class ReplicaLog:
         """The newest epoch heard of: older ones are refused."""
         self.log = log
         self.committed = committed
+        self.version = 0
+        """Of the row that was followed last."""
         self._promised = epoch
         """What disk and every `Persist` on its way say of the epoch."""
         self._synced = log.tail_revision
@@ -113,6 +116,7 @@ class ReplicaLog:
 
     def on_assigned(self, event: Assigned) -> list[Effect]:
         """The controller granted an epoch: refuse older ones from now on."""
+        self.version = max(self.version, event.version)
         return self._adopt(event.epoch) if event.epoch > self.epoch else []
 
     def on_append(self, event: AppendEntries) -> list[Effect]:
@@ -269,12 +273,21 @@ class ReplicaLog:
         return Persist(self.shard, epoch, keep, entries, self._writes)
 
     def _appended(self, target: NodeId, held: int) -> Send:
-        return Send(target, Appended(self.shard, self.node, self.node_epoch, self.epoch, held))
+        return Send(
+            target,
+            Appended(self.shard, self.node, self.node_epoch, self.epoch, held, self.version),
+        )
 
     def _mismatch(self, event: AppendEntries, hint: LogPosition, floor: LogPosition) -> Send:
         return Send(
             event.source,
-            Mismatch(self.shard, self.node, self.node_epoch, self.epoch, event.prev, hint, floor),
+            Mismatch(
+                *(self.shard, self.node, self.node_epoch, self.epoch),
+                event.prev,
+                hint,
+                floor,
+                self.version,
+            ),
         )
 
     def validate(self) -> None:

@@ -128,7 +128,8 @@ class ReplicatedPrimary(PrimaryLog):
         self._sent = 0
         self._progress: dict[NodeId, Progress] = {}
         self._story: deque[str] = deque(maxlen=STORY_LINES)
-        self._follow_row(assigned, now_ms)
+        # In an epoch that is new nothing of before can be said.
+        self._follow_row(assigned, now_ms, since=0)
 
     def __repr__(self) -> str:
         members = ",".join(str(member.node) for member in self.in_sync)
@@ -263,6 +264,9 @@ class ReplicatedPrimary(PrimaryLog):
         progress.answered = True
         if progress.is_stale(event.prev.revision):
             return []
+        if progress.confirmed and event.hint.revision < progress.matched:
+            self._story.append(f"node {event.source} gave up what it held")
+            progress.begin_life(progress.node_epoch, self.tail)
         log, floor = self._log, event.floor
         agreed = log.last_up_to(event.hint)
         if log.position_at(floor.revision) != floor:
@@ -303,7 +307,7 @@ class ReplicatedPrimary(PrimaryLog):
         # Whatever was asked for at an older version can no longer come into force.
         self._proposed.clear()
         self._asked = None
-        self._follow_row(event, now_ms)
+        self._follow_row(event, now_ms, since=event.version)
         members = ",".join(str(member.node) for member in event.in_sync)
         self._story.append(f"in-sync set {members} at version {event.version}")
         committed = self._advance()
@@ -347,7 +351,7 @@ class ReplicatedPrimary(PrimaryLog):
 
     # --- inside ----------------------------------------------------------------------------
 
-    def _follow_row(self, row: Assigned, now_ms: int) -> None:
+    def _follow_row(self, row: Assigned, now_ms: int, *, since: int) -> None:
         self._counted = None
         node_epochs = dict(row.in_sync)
         before, self._progress = self._progress, {}
@@ -357,7 +361,7 @@ class ReplicatedPrimary(PrimaryLog):
             progress = before.get(node)
             node_epoch = node_epochs.get(node, 0)
             if progress is None:
-                progress = Progress(node, node_epoch, self.tail, now_ms)
+                progress = Progress(node, node_epoch, self.tail, now_ms, since)
             elif node_epoch > progress.node_epoch:
                 progress.begin_life(node_epoch, self.tail)
             self._progress[node] = progress
@@ -368,6 +372,8 @@ class ReplicatedPrimary(PrimaryLog):
             return None
         progress = self._progress.get(event.source)
         if progress is None or event.node_epoch < progress.node_epoch:
+            return None
+        if event.version < progress.since:
             return None
         if event.node_epoch > progress.node_epoch:
             progress.begin_life(event.node_epoch, self.tail)

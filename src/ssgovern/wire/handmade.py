@@ -40,6 +40,7 @@ _APPEND_EPOCHS = b"\x3a"
 _OF_SHARD_SHARD = b"\x08"
 _OF_SHARD_EPOCH = b"\x10"
 _APPENDED_HELD = b"\x18"
+_APPENDED_VERSION = b"\x20"
 
 
 def _digits(number: int) -> bytes:
@@ -186,13 +187,14 @@ def append_entries(
     return b"".join((_BATCH_APPENDS, varint(len(message)), message))
 
 
-def appended(shard: int, epoch: int, held: int) -> bytes:
+def appended(shard: int, epoch: int, held: int, version: int) -> bytes:
     """Return an `Appended` as part of a batch."""
     message = b"".join(
         (
             _OF_SHARD_SHARD + _SHORT[shard] if shard else b"",
             _OF_SHARD_EPOCH + varint(epoch) if epoch else b"",
             _APPENDED_HELD + varint(held) if held else b"",
+            _APPENDED_VERSION + varint(version) if version else b"",
         )
     )
     return _BATCH_APPENDED + _SHORT[len(message)] + message

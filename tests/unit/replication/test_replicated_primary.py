@@ -253,6 +253,29 @@ def test_a_hint_leads_to_where_the_logs_agree(make: Make) -> None:
     assert appends(effects, B)[0].prev == LogPosition(5, 12)
 
 
+def test_what_was_said_of_a_copy_that_was_taken_away_counts_no_more(make: Make) -> None:
+    """Of a replica that was taken from the shard and given back, only what it says since then."""
+    primary = make(ME, B)
+    own(primary, 11)
+    alone = Assigned(SHARD, 5, 2, ME, (Member(ME, 1),), ())
+    again = Assigned(SHARD, 5, 3, ME, (Member(ME, 1),), (B,))
+    primary.on_assigned(alone, 0)
+    primary.on_assigned(again, 0)
+    late = primary.on_appended(Appended(SHARD, B, 1, 5, 11, version=1))
+    assert asked(late) == []
+    assert asked(primary.on_appended(Appended(SHARD, B, 1, 5, 11, version=3))) == [(ME, B)]
+
+
+def test_who_gave_up_what_it_held_is_told_it_again(make: Make) -> None:
+    """And is taken to hold nothing until it says so again."""
+    primary = make(ME, B)
+    put(primary, 3)
+    held(primary, B, 14)
+    assert appends(primary.on_link(B), B)[0].prev == LogPosition(5, 14)
+    primary.on_mismatch(_mismatch((0, 0), (0, 0), (5, 14)))
+    assert dict(primary.lags())[B] == 14
+
+
 def test_who_needs_what_is_gone_gets_a_snapshot(make: Make) -> None:
     """Nothing else is sent to it until it answered, or for too long did not."""
     primary = make(ME, B, snapshot_ticks_max=1)

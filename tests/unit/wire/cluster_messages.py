@@ -74,6 +74,12 @@ RECORDS = [
     ),
 ]
 ENTRY = peer_pb2.MetadataEntry(records=RECORDS)
+OF_A_COPY = peer_pb2.ReplicationBatch(
+    node_epoch=7,
+    appended=[peer_pb2.Appended(shard=255, epoch=9, held=303, version=12)],
+    mismatches=[peer_pb2.Mismatch(shard=2, epoch=9, version=300)],
+)
+
 METADATA_SNAPSHOT = metadata_pb2.MetadataSnapshot(
     index=300,
     cluster_id=ID,

@@ -267,6 +267,8 @@ def _cases() -> dict[str, tuple[Message, bytes]]:
         cases[name] = part, encode(part)
     for name, part in observing_messages.PARTS.items():
         cases[name] = part, encode(part)
+    batch = cluster_messages.OF_A_COPY
+    cases["replication-of-a-copy"] = batch, encode(batch)
     snapshot = cluster_messages.METADATA_SNAPSHOT
     cases["metadata-snapshot"] = snapshot, encode(snapshot)
     return cases
@@ -296,7 +298,7 @@ def test_old_bytes_are_understood(name: str) -> None:
     """The bytes that were checked in decode to the message they were made from."""
     message, _ = CASES[name]
     data = bytes.fromhex((GOLDEN / f"{name}.hex").read_text(encoding="ascii"))
-    if not name.startswith(("record-", "snapshot-", "metadata-")):
+    if not name.startswith(("record-", "snapshot-", "metadata-", "replication-")):
         reader = FrameReader()
         reader.receive_data(data)
         frame = reader.next_frame()

@@ -129,12 +129,12 @@ BELOW_SHARDS = st.integers(0, 255)
         ),
         max_size=3,
     ),
-    st.lists(st.tuples(BELOW_SHARDS, NUMBERS, NUMBERS), max_size=3),
+    st.lists(st.tuples(BELOW_SHARDS, NUMBERS, NUMBERS, NUMBERS), max_size=3),
 )
 def test_replication_batch(
     node_epoch: int,
     appends: list[tuple[int, int, tuple[int, int], int, list[bytes], list[int]]],
-    appended: list[tuple[int, int, int]],
+    appended: list[tuple[int, int, int, int]],
 ) -> None:
     """A batch with its messages is that of the message, byte by byte."""
     message = peer_pb2.ReplicationBatch(
@@ -152,8 +152,8 @@ def test_replication_batch(
             for shard, epoch, prev, committed, bodies, epochs in appends
         ],
         appended=[
-            peer_pb2.Appended(shard=shard, epoch=epoch, held=held)
-            for shard, epoch, held in appended
+            peer_pb2.Appended(shard=shard, epoch=epoch, held=held, version=version)
+            for shard, epoch, held, version in appended
         ],
     )
     parts = [handmade.replication_batch(node_epoch)]

@@ -220,28 +220,32 @@ class AppendEntries(_message.Message):
     def __init__(self, shard: _Optional[int] = ..., epoch: _Optional[int] = ..., prev_epoch: _Optional[int] = ..., prev_revision: _Optional[int] = ..., committed: _Optional[int] = ..., bodies: _Optional[_Iterable[bytes]] = ..., epochs: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class Appended(_message.Message):
-    __slots__ = ("shard", "epoch", "held")
+    __slots__ = ("shard", "epoch", "held", "version")
     SHARD_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     HELD_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
     shard: int
     epoch: int
     held: int
-    def __init__(self, shard: _Optional[int] = ..., epoch: _Optional[int] = ..., held: _Optional[int] = ...) -> None: ...
+    version: int
+    def __init__(self, shard: _Optional[int] = ..., epoch: _Optional[int] = ..., held: _Optional[int] = ..., version: _Optional[int] = ...) -> None: ...
 
 class Mismatch(_message.Message):
-    __slots__ = ("shard", "epoch", "prev", "hint", "floor")
+    __slots__ = ("shard", "epoch", "prev", "hint", "floor", "version")
     SHARD_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     PREV_FIELD_NUMBER: _ClassVar[int]
     HINT_FIELD_NUMBER: _ClassVar[int]
     FLOOR_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
     shard: int
     epoch: int
     prev: Position
     hint: Position
     floor: Position
-    def __init__(self, shard: _Optional[int] = ..., epoch: _Optional[int] = ..., prev: _Optional[_Union[Position, _Mapping]] = ..., hint: _Optional[_Union[Position, _Mapping]] = ..., floor: _Optional[_Union[Position, _Mapping]] = ...) -> None: ...
+    version: int
+    def __init__(self, shard: _Optional[int] = ..., epoch: _Optional[int] = ..., prev: _Optional[_Union[Position, _Mapping]] = ..., hint: _Optional[_Union[Position, _Mapping]] = ..., floor: _Optional[_Union[Position, _Mapping]] = ..., version: _Optional[int] = ...) -> None: ...
 
 class Fenced(_message.Message):
     __slots__ = ("shard", "epoch")
