@@ -11,6 +11,7 @@ from ssgovern.sim.harness import Result
 from ssgovern.sim.swarm import Totals
 
 REGRESSIONS = {
+    300135: "a node that had left for good kept clients that the cluster never heard of",
     300037: "a candidate that no configuration names was not found after all power was lost",
     4: "a session that ended in one shard and was known again by another seemed whole",
     18: "a recorder did not know the address of the node that gave it the map",

@@ -13,7 +13,6 @@ import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 
-from ssgovern import limits
 from ssgovern.api.native.peer import PeerAcceptor
 from ssgovern.api.native.relay import Relays
 from ssgovern.controller.access import AccessState
@@ -42,6 +41,7 @@ from ssgovern.node.recovery import Progress, RecoveredShards, recover_replicated
 from ssgovern.node.replicated_log_driver import ReplicatedLogDriver
 from ssgovern.node.shard_host import ShardHost
 from ssgovern.node.shard_placement import ShardPlacement
+from ssgovern.node.shedding import send_elsewhere
 from ssgovern.node.snapshot_driver import SnapshotDriver
 from ssgovern.replication.messages import ACKS_ALL
 from ssgovern.replication.replicated import ReplicationSettings
@@ -306,34 +306,16 @@ class ClusterNode(Node):
             if self.candidate is not None:
                 tasks += self.candidate.start(group)
             tasks.append(group.create_task(self.member.run(), name="member"))
-            tasks.append(group.create_task(self._watch_lease(), name="lease"))
+            shedding = send_elsewhere(
+                self.member, self.server.shed_subscribers, has_joined=self._joined.is_set
+            )
+            tasks.append(group.create_task(shedding, name="lease"))
             ready = group.create_task(self._say_when_ready(recovered.entries_found))
             await self._stop.wait()
             if self._failure is not None:
                 raise self._failure
             ready.cancel()
             await self._stop_cluster(tasks)
-
-    async def _watch_lease(self) -> None:
-        """Send subscribers elsewhere when this node is cut off: what it tells grows old.
-
-        Who finds no other node comes back and is told what this one has.
-        """
-        loop = asyncio.get_running_loop()
-        shed = False
-        while True:
-            await asyncio.sleep(_LOOK_S)
-            silence_ms = loop.time() * 1000.0 - self.member.lease_until_ms
-            if silence_ms < limits.NODE_CUT_OFF_AFTER_MS:
-                shed = False
-            elif self._joined.is_set() and self.member.lease_until_ms and not shed:
-                shed = True
-                count = self.server.shed_subscribers(
-                    UnavailableError(
-                        "this node is cut off from its cluster and hears of no changes: ask another"
-                    )
-                )
-                log.warning("cut off from the controller: %d subscribers sent elsewhere", count)
 
     async def _say_when_ready(self, entries_found: int) -> None:
         """Report progress until this node has its part in the cluster, then that it is ready."""
