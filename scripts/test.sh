@@ -7,6 +7,7 @@ cd "$(dirname "$0")/.."
 bin=.venv/bin
 workers=${WORKERS:-2}
 slow_folders=(tests/integration tests/bench tests/console)
+power_cut=tests/integration/test_power_cut.py
 
 stage() {
     local title=$1 began=$SECONDS
@@ -65,7 +66,9 @@ rest() {
         # A file's tests one after the other; most of their time is spent waiting.
         # shellcheck disable=SC2086
         stage "tests: real processes" \
-            "$bin/pytest" -q -n "$workers" --dist loadgroup $present
+            "$bin/pytest" -q -n "$workers" --dist loadfile --ignore=$power_cut $present
+        # It cuts the power of disks, as a file of that stage does: not both at once.
+        stage "tests: power cuts of a node" "$bin/pytest" -q $power_cut
     fi
     stage "simulation: fixed seeds" "$bin/python" -m ssgovern.sim --seeds "${SMOKE_SEEDS:-0-49}"
 }

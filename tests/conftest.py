@@ -36,14 +36,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
-@pytest.hookimpl(tryfirst=True)  # Before the groups are read.
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let tests of one file stay together where several processes share the work."""
-    for item in items:
-        if item.get_closest_marker("xdist_group") is None:
-            item.add_marker(pytest.mark.xdist_group(item.path.name))
-
-
 @pytest.fixture(autouse=True)
 def _no_thread_left() -> Iterator[None]:
     """No test leaves a thread behind."""

@@ -34,10 +34,7 @@ FILLING = 1500
 
 Program = Callable[[], Coroutine[object, object, None]]
 
-pytestmark = [
-    pytest.mark.timeout(240 + 60 * POWER_CUTS + 2 * PAUSE_S),
-    pytest.mark.xdist_group("disks"),
-]
+pytestmark = pytest.mark.timeout(240 + 60 * POWER_CUTS + 2 * PAUSE_S)
 
 
 @pytest.fixture

@@ -21,8 +21,6 @@ from processes import NodeProcess
 import ssgovern
 from ssgovern.errors import SsGovernError
 
-pytestmark = pytest.mark.xdist_group("disks")
-
 ROUNDS = int(os.environ.get("POWER_CUTS", "3"))
 WRITERS = 16
 
